@@ -1,0 +1,77 @@
+"""The exceptions a user can meet, each with its exit code and its name in JSON records.
+
+Knows nothing of the terminal: ``cotcli.cli`` turns these into one or two lines on stderr.
+
+    CotcliError                 1   internal
+    ├── UsageError              2   an option, a setting or a combination of them
+    ├── ImageError              3   a picture that cannot be read
+    ├── ModelError              4   a model that is missing, broken or of another architecture
+    │   ├── ModelNotFoundError
+    │   └── CheckpointError         (met by convert: not the architecture, missing or misshapen tensors)
+    ├── ResourceError           5   memory, disk or device
+    ├── NoConclusionError       6   the answer ended before its conclusion
+    ├── BatchError              7   some items of a batch failed
+    └── Interrupted           130   Ctrl-C
+"""
+
+from __future__ import annotations
+
+
+class CotcliError(Exception):
+    """Base of all errors cotcli raises on purpose.
+
+    Args:
+        message: one line that says what is wrong.
+        hint: an optional second line that names the next step, best as a command.
+    """
+
+    exit_code = 1
+    code = "internal"
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(CotcliError):
+    exit_code = 2
+    code = "usage"
+
+
+class ImageError(CotcliError):
+    exit_code = 3
+    code = "image"
+
+
+class ModelError(CotcliError):
+    exit_code = 4
+    code = "model"
+
+
+class ModelNotFoundError(ModelError):
+    code = "model_not_found"
+
+
+class CheckpointError(ModelError):
+    code = "checkpoint"
+
+
+class ResourceError(CotcliError):
+    exit_code = 5
+    code = "resource"
+
+
+class NoConclusionError(CotcliError):
+    exit_code = 6
+    code = "no_conclusion"
+
+
+class BatchError(CotcliError):
+    exit_code = 7
+    code = "batch"
+
+
+class Interrupted(CotcliError):
+    exit_code = 130
+    code = "interrupted"
