@@ -7,3 +7,8 @@
     log.py        llama.cpp's log, kept from the terminal
     quantize.py   float32 rows to any ggml type
 """
+
+from cotcli.native import abi, log
+
+log.capture()
+abi.check()

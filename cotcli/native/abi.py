@@ -1,0 +1,46 @@
+"""Checks, when the native package is first used, that the libraries are the ones whose layouts we rely on.
+
+A wrong offset would not fail: it would read garbage. So the few facts that our own declarations assume are compared with
+what the library does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from importlib.metadata import version as package_version
+
+import llama_cpp
+
+from cotcli.errors import CotcliError
+from cotcli.native import ggml
+
+LLAMA_CPP_PYTHON = "0.3.36"
+GGML_VERSION = "0.25.3"
+
+
+def check() -> None:
+    """Raises CotcliError with the pip command to run when any assumption does not hold."""
+    problem = _problem()
+    if problem:
+        raise CotcliError(
+            f"llama-cpp-python {package_version('llama-cpp-python')} is not what cotcli needs: {problem}",
+            f"Install the pinned release: pip install --force-reinstall llama-cpp-python=={LLAMA_CPP_PYTHON}",
+        )
+
+
+def _problem() -> str | None:
+    found = ggml.version().decode()
+    if found != GGML_VERSION:
+        return f"ggml is {found}, expected {GGML_VERSION}"
+    if ggml.tensor_overhead() != 368 or ctypes.sizeof(ggml.ggml_tensor) != 336:
+        return f"ggml_tensor takes {ggml.tensor_overhead()} bytes with its object header, expected 368"
+    with ggml.Arena(4) as arena:
+        a = arena.tensor(ggml.F16, 3, 5)
+        t = ggml.fields(arena.view(a, (2, 5), offset=2))
+        if list(t.ne) != [2, 5, 1, 1] or list(t.nb) != [2, 6, 30, 30] or t.view_src != a or t.view_offs != 2:
+            return "the fields of ggml_tensor are not where they are expected"
+    params = llama_cpp.llama_context_default_params()
+    facts = (params.n_batch, params.n_ubatch, params.n_seq_max, params.type_k, params.type_v, params.offload_kqv)
+    if facts != (2048, 512, 1, ggml.F16, ggml.F16, True):
+        return f"llama_context_params has unexpected defaults {facts}"
+    return None

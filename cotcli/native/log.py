@@ -1,0 +1,53 @@
+"""llama.cpp's and ggml's log: kept in memory, shown on stderr only when asked for, quoted in errors."""
+
+from __future__ import annotations
+
+import collections
+import ctypes
+import sys
+from typing import Any
+
+import llama_cpp
+
+_LEVEL_WARN, _LEVEL_ERROR, _LEVEL_CONT = 3, 4, 5
+_lines: collections.deque[str] = collections.deque(maxlen=500)
+_errors: collections.deque[str] = collections.deque(maxlen=20)
+_verbose = False
+_last_level = 0
+
+
+@llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
+def _on_log(level: int, text: bytes, _: Any) -> None:
+    global _last_level
+    level = _last_level if level == _LEVEL_CONT else level
+    _last_level = level
+    line = text.decode("utf-8", "replace")
+    _lines.append(line)
+    if level == _LEVEL_ERROR and line.strip(" .\n"):
+        _errors.append(line.strip())
+    if _verbose:
+        sys.stderr.write(line)
+
+
+def capture() -> None:
+    """Takes over the log of both libraries for the life of the process."""
+    llama_cpp.llama_log_set(_on_log, ctypes.c_void_p(0))
+
+
+def show(enabled: bool) -> None:
+    """Whether lines also go to stderr as they come (``-vv``)."""
+    global _verbose
+    _verbose = enabled
+
+
+def clear_errors() -> None:
+    _errors.clear()
+
+
+def last_error() -> str | None:
+    """The first error logged since ``clear_errors``, which is the cause; later ones report its consequences."""
+    return _errors[0] if _errors else None
+
+
+def lines() -> list[str]:
+    return list(_lines)
