@@ -36,9 +36,9 @@ MAX_OBJECTS = 6
 TRAIN_SEED_BITS = 40  # training draws seeds below 2**40
 HELD_OUT_SEED = 1 << 50  # evaluation seeds start here, so that no held-out scene was ever trained on
 
-# Radii as shares of sqrt(width * height): a gap of 1.7x lies between the largest small and the smallest big object.
-_RADII = {"small": (0.055, 0.064), "big": (0.108, 0.122)}
-_MIN_STEP_X = 0.045  # centres differ at least this much in x, so that "left to right" is one order and not several
+# Radii as shares of sqrt(width * height): a gap of 1.6x lies between the largest small and the smallest big object.
+_RADII = {"small": (0.068, 0.076), "big": (0.122, 0.136)}
+_MIN_STEP_X = 0.055  # centres differ at least this much in x, so that "left to right" is one order and not several
 _GAP = 0.02
 # (width / height, weight): tile layouts 2x2, 1x2, 2x1, 1x3 and 3x1 all occur; square is the common case.
 _ASPECTS = ((1.0, 12), (4 / 3, 3), (3 / 4, 3), (2.0, 2), (0.5, 1), (2.8, 1), (1 / 2.5, 1))

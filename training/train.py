@@ -51,7 +51,7 @@ class Options:
     steps: int | None = None
     pictures: int = 16
     questions: int = 2
-    vision_share: float = 0.12
+    vision_share: float = 0.15
     vision_pictures: int = 32
     learning_rate: float = 1e-3
     patch_loss: float = 0.3
