@@ -126,9 +126,7 @@ def _vision_tensors(vision: VisionHParams) -> Iterator[TensorSpec]:
         Role.MATRIX if vision.patch_width % 32 == 0 else Role.NARROW_MATRIX,
     )
     yield _plain("v.class_embd", f"{hf}.class_embedding", (n_embd,), Role.VECTOR)
-    yield _plain(
-        "v.position_embd.weight", f"{hf}.gated_positional_embedding.embedding", (patches, n_embd), Role.VECTOR
-    )
+    yield _plain("v.position_embd.weight", f"{hf}.gated_positional_embedding.embedding", (patches, n_embd), Role.VECTOR)
     yield _plain("v.position_embd.gate", f"{hf}.gated_positional_embedding.gate", (1,), Role.VECTOR)
     yield _plain(
         "v.tile_position_embd.weight",

@@ -1,7 +1,7 @@
 """Checks, when the native package is first used, that the libraries are the ones whose layouts we rely on.
 
-A wrong offset would not fail: it would read garbage. So the few facts that our own declarations assume are compared with
-what the library does.
+A wrong offset would not fail: it would read garbage. So the few facts that our own declarations assume are compared
+with what the library does.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ DEVICE_TYPE_CPU = 0
 STATUS_ALLOC_FAILED, STATUS_SUCCESS = -2, 0
 
 
-class ggml_tensor(Structure):  # noqa: N801
+class ggml_tensor(Structure):
     """``struct ggml_tensor``; ``cotcli.native.abi`` checks that it is laid out like this."""
 
     _fields_ = (
@@ -47,11 +47,11 @@ class ggml_tensor(Structure):  # noqa: N801
     )
 
 
-class ggml_init_params(Structure):  # noqa: N801
+class ggml_init_params(Structure):
     _fields_ = (("mem_size", c_size_t), ("mem_buffer", c_void_p), ("no_alloc", c_bool))
 
 
-class ggml_threadpool_params(Structure):  # noqa: N801
+class ggml_threadpool_params(Structure):
     _fields_ = (
         ("cpumask", c_bool * 512),
         ("n_threads", c_int),

@@ -14,11 +14,11 @@ import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
-from cotcli.errors import CotcliError, Interrupted, ModelError, ResourceError
-from cotcli.native import ggml, log
+from cotcli.errors import CotcliError, ModelError, ResourceError
+from cotcli.native import ggml, interrupt, log
 from cotcli.native.library import bind
 
-# void llama_attach_threadpool(struct llama_context *, ggml_threadpool_t threadpool, ggml_threadpool_t threadpool_batch);
+# void llama_attach_threadpool(struct llama_context *, ggml_threadpool_t pool, ggml_threadpool_t pool_batch);
 _attach_threadpool = bind("llama_attach_threadpool", None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 
 KV_TYPES = {"f32": ggml.F32, "f16": ggml.F16}
@@ -129,7 +129,9 @@ class LlamaModel(ggml.Handle):
         """
         tokens = self.tokenize(text, parse_special=True)
         if len(tokens) != 1 or not llama_cpp.llama_vocab_is_control(self._vocab, tokens[0]):
-            raise ModelError(f"the model's vocabulary has no special token {text}", "Convert it again: cotcli convert SRC")
+            raise ModelError(
+                f"the model's vocabulary has no special token {text}", "Convert it again: cotcli convert SRC"
+            )
         return tokens[0]
 
     def is_end_of_generation(self, token: int) -> bool:
@@ -210,13 +212,13 @@ class LlamaContext(ggml.Handle):
 
         Raises:
             ResourceError: the key-value cache has no room for it, or the computation failed.
+            KeyboardInterrupt: Ctrl-C came meanwhile; the cache is in an undefined state past the batch's first token.
         """
         log.clear_errors()
-        status = llama_cpp.llama_decode(self.handle, batch.struct)
+        with interrupt.deferred():
+            status = llama_cpp.llama_decode(self.handle, batch.struct)
         if status == 1:
             raise ResourceError("the context is full", "Try a larger one: --ctx N")
-        if status == 2:
-            raise Interrupted("decoding was aborted")
         if status != 0:
             raise ResourceError(f"llama_decode failed ({status}): {log.last_error() or 'llama.cpp gave no reason'}")
 

@@ -1,0 +1,382 @@
+"""Tokens -> logits: sequences that share prefixes and images, decoded together in batches.
+
+Knows no text and no stages. An image enters a sequence as one token, ``image_token``, whose place is marked in the
+prompt; what the image is to the language model comes in through the cross-attention hook.
+
+    states = engine.encode(prepared)            vision tower, projector
+    image = engine.load_image(states)           keys and values of every cross-attention layer
+    sequence = engine.sequence(image)
+    engine.prefill(sequence, tokens)            logits of the last token
+    twin = engine.fork(sequence)                shares all of it
+    engine.step([(sequence, a), (twin, b)])     one token each, in one pass over the weights
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from cotcli.errors import CotcliError, ModelError, ResourceError, UsageError
+from cotcli.image import PreparedImage
+from cotcli.mllama.cross_attention import ColumnGroup, ImageKV
+from cotcli.mllama.hook import CrossAttentionHook
+from cotcli.mllama.hparams import PAIR_ID_KEY, HParams
+from cotcli.mllama.vision import VisionTower
+from cotcli.mllama.weights import WeightFile
+from cotcli.native import ggml
+from cotcli.native.llama import KV_TYPES, Batch, LlamaContext, LlamaModel
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How a model is loaded.
+
+    Attributes:
+        gpu_layers: self-attention layers on devices, from the last on; -1 is all. The vision tower goes with them.
+        threads: CPU threads; None takes the processors this process may use.
+        context_length: tokens that all sequences together can hold.
+        max_sequences: sequences at once.
+        ubatch: most tokens in one pass.
+        kv_type: "f16" or "f32" for both key-value caches; None keeps f32 weights at f32 and takes f16 otherwise.
+    """
+
+    gpu_layers: int = 0
+    threads: int | None = None
+    context_length: int = 4096
+    max_sequences: int = 8
+    ubatch: int = 512
+    kv_type: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.kv_type is not None and self.kv_type not in KV_TYPES:
+            raise UsageError(f"unknown key-value type {self.kv_type}; known: {', '.join(KV_TYPES)}")
+        for name in ("context_length", "max_sequences", "ubatch"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1")
+
+
+def available_threads() -> int:
+    """Processors this process may run on."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS and Windows
+        return os.cpu_count() or 1
+
+
+@dataclass(eq=False)
+class TokenSequence:
+    """A sequence of tokens in the cache. Made, forked and dropped by the engine only."""
+
+    id: int
+    image: ImageKV | None
+    length: int = 0
+    sees_image: bool = False
+    output: int | None = field(default=None)
+    """The place of its newest logits in the last batch; None once another batch has run."""
+
+
+class Engine:
+    """A loaded pair of files.
+
+    Args:
+        language: the language GGUF.
+        mmproj: its mmproj GGUF.
+        on_load: called with the share of the language file that is loaded.
+
+    Raises:
+        ModelError: a file is broken, or the two are not of one checkpoint.
+        ResourceError: no memory for it.
+    """
+
+    def __init__(
+        self,
+        language: Path,
+        mmproj: Path,
+        options: EngineOptions | None = None,
+        on_load: Callable[[float], None] | None = None,
+    ) -> None:
+        self.options = options or EngineOptions()
+        self._open: list[Callable[[], None]] = []  # closed in reverse order
+        try:
+            self._load(language, mmproj, on_load)
+        except BaseException:
+            self.close()
+            raise
+
+    def _load(self, language: Path, mmproj: Path, on_load: Callable[[float], None] | None) -> None:
+        options = self.options
+        self._file = WeightFile(mmproj)
+        self.hparams: HParams = self._file.hparams
+        text = self.hparams.text
+        self.image_token = text.image_token_index
+        self._threadpool = self._own(ggml.Threadpool(options.threads or available_threads()))
+        self.model = self._own(LlamaModel(language, options.gpu_layers, on_load))
+        pair_id = self.model.metadata(PAIR_ID_KEY)
+        if pair_id != self._file.pair_id or self.model.n_embd != text.hidden_size:
+            raise ModelError(
+                f"{language} and {mmproj} do not belong together", "Convert the checkpoint again: cotcli convert SRC"
+            )
+        self.kv_type = options.kv_type or ("f32" if self._file.is_float32 else "f16")
+        self._backends: dict[ggml.Device, ggml.Backend] = {}
+        self._open.append(lambda: [backend.close() for backend in self._backends.values()] and None)
+        self._hook = CrossAttentionHook(self._file, self._backend_of, lambda: self.context.n_reused)
+        self.ubatch = min(options.ubatch, options.context_length)
+        self.context = self._own(
+            LlamaContext(
+                self.model,
+                self._threadpool,
+                self._hook.on_node,
+                n_ctx=options.context_length,
+                n_seq_max=options.max_sequences,
+                n_ubatch=self.ubatch,
+                kv_type=self.kv_type,
+                # libllama's own attention: exact F32 scores where everything is F32
+                flash_attention="off" if self.kv_type == "f32" else "auto",
+                offload=options.gpu_layers != 0,
+            )
+        )
+        self._open.append(self._hook.close)
+        self._token_batch = self._own(Batch(self.ubatch))
+        self._embedding_batch = self._own(Batch(options.max_sequences, text.hidden_size))
+        self._image_embedding = self._file.array("mm.image_token_embd.weight")
+        self._free_ids = list(range(options.max_sequences - 1, -1, -1))
+        self._sequences: set[TokenSequence] = set()
+        self._tower: VisionTower | None = None
+        self._locate_layers()
+
+    def _own(self, handle: T) -> T:
+        self._open.append(handle.close)  # type: ignore[attr-defined]
+        return handle
+
+    def _backend_of(self, device: ggml.Device) -> ggml.Backend:
+        backend = self._backends.get(device)
+        if backend is None:
+            backend = self._backends[device] = ggml.Backend(device, self._threadpool)
+        return backend
+
+    def _locate_layers(self) -> None:
+        """One token through the model: tells where each layer's hidden state lives, and warms up."""
+        sequence = self.sequence()
+        self.prefill(sequence, [0])
+        self.drop(sequence)
+
+    @property
+    def vision_device(self) -> ggml.Device:
+        """The device of the last offloaded layer, the CPU when there is none."""
+        return self._hook.layers[-1].backend.device
+
+    @property
+    def device_name(self) -> str:
+        """Where the layers are: "CPU", "CUDA0", or both when they are spread."""
+        names = dict.fromkeys(layer.backend.name for layer in self._hook.layers)
+        return "+".join(names)
+
+    # -- images ---------------------------------------------------------------------------------------------------
+
+    def encode(
+        self, image: PreparedImage, on_progress: Callable[[int, int], None] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Projected vision states, see ``VisionTower.encode``."""
+        if self._tower is None:
+            self._tower = VisionTower(self._file, self._backend_of(self.vision_device))
+            self._open.append(self._tower.close)
+        return self._tower.encode(image, on_progress)
+
+    def load_image(self, states: npt.NDArray[np.float32], num_tiles: int) -> ImageKV:
+        """An image's keys and values, to give to sequences; ``release_image`` when no more are to come."""
+        n_real = num_tiles * self.hparams.vision.num_patches
+        return ImageKV(self._hook.layers, states, n_real, KV_TYPES[self.kv_type])
+
+    def release_image(self, image: ImageKV) -> None:
+        """Gives back one hold on an image; sequences have their own."""
+        image.release()
+        if not image.alive:
+            self._hook.drop_image(image)
+
+    # -- sequences ------------------------------------------------------------------------------------------------
+
+    def sequence(self, image: ImageKV | None = None) -> TokenSequence:
+        """A new, empty sequence.
+
+        Raises:
+            ResourceError: ``max_sequences`` are in use.
+        """
+        sequence = TokenSequence(self._take_id(), image.retain() if image else None)
+        self._sequences.add(sequence)
+        return sequence
+
+    def fork(self, sequence: TokenSequence) -> TokenSequence:
+        """A sequence with the same tokens and image, which shares their memory."""
+        twin = TokenSequence(
+            self._take_id(),
+            sequence.image.retain() if sequence.image else None,
+            sequence.length,
+            sequence.sees_image,
+            sequence.output,
+        )
+        self.context.copy(sequence.id, twin.id)
+        self._sequences.add(twin)
+        return twin
+
+    def drop(self, sequence: TokenSequence) -> None:
+        """Ends a sequence and frees what only it held."""
+        if sequence not in self._sequences:
+            return
+        self._sequences.remove(sequence)
+        self.context.remove(sequence.id)
+        self._free_ids.append(sequence.id)
+        if sequence.image is not None:
+            self.release_image(sequence.image)
+            sequence.image = None
+
+    def truncate(self, sequence: TokenSequence, length: int) -> None:
+        """Forgets the tokens from position ``length`` on; the image token cannot be taken back this way."""
+        self.context.remove(sequence.id, length)
+        sequence.length, sequence.output = length, None
+
+    def _take_id(self) -> int:
+        if not self._free_ids:
+            raise ResourceError(f"all {self.options.max_sequences} sequences are in use")
+        return self._free_ids.pop()
+
+    # -- decoding -------------------------------------------------------------------------------------------------
+
+    def prefill(self, sequence: TokenSequence, tokens: Sequence[int]) -> None:
+        """Appends tokens to one sequence; the logits after the last of them are then ``logits(sequence)``."""
+        self.extend([(sequence, tokens)])
+
+    def step(self, tokens: Sequence[tuple[TokenSequence, int]]) -> None:
+        """Appends one token to each of several sequences, in one pass over the weights."""
+        self.extend([(sequence, [token]) for sequence, token in tokens])
+
+    def extend(self, requests: Sequence[tuple[TokenSequence, Sequence[int]]]) -> None:
+        """Appends tokens to several sequences, at most ``ubatch`` a pass.
+
+        ``image_token`` stands for the sequence's image. After it, ``logits`` gives each sequence's newest logits if
+        its last token was in the last pass, which is so whenever all requests are of one token.
+
+        Raises:
+            ResourceError: the context is full.
+            CotcliError: llama.cpp's graph was not the one expected, or a hook failed. In every case all sequences are
+                as they were before the pass that failed.
+        """
+        for _ in self._passes(requests, every=False):
+            pass
+
+    def all_logits(self, sequence: TokenSequence, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Appends tokens and gives the logits after each, shape (len(tokens), n_vocab), float32."""
+        rows = [
+            self.context.logits(index).copy()
+            for batch in self._passes([(sequence, tokens)], every=True)
+            for index in range(batch)
+        ]
+        return np.stack(rows)
+
+    def logits(self, sequence: TokenSequence) -> npt.NDArray[np.float32]:
+        """The newest logits of a sequence, shape (n_vocab,), float32; a view that the next pass rewrites."""
+        return self.context.logits(self.output_of(sequence))
+
+    def output_of(self, sequence: TokenSequence) -> int:
+        """Where the newest logits are in the last batch, for samplers."""
+        if sequence.output is None:
+            raise CotcliError("the sequence has no logits in the last pass")
+        return sequence.output
+
+    def _passes(self, requests: Sequence[tuple[TokenSequence, Sequence[int]]], every: bool) -> Iterable[int]:
+        """Decodes all of ``requests``, yielding the tokens of each pass after it."""
+        ahead = [[sequence, list(tokens)] for sequence, tokens in requests if tokens]
+        seen = [id(sequence) for sequence, _ in ahead]
+        if len(seen) != len(set(seen)):
+            raise CotcliError("a sequence stands twice in one request")
+        while ahead:
+            plain = [(sequence, tokens) for sequence, tokens in ahead if tokens[0] != self.image_token]
+            if plain:
+                room = self.ubatch
+                taken = []
+                for sequence, tokens in plain:
+                    run = tokens[: tokens.index(self.image_token)] if self.image_token in tokens else tokens
+                    taken.append((sequence, run[:room]))
+                    room -= len(taken[-1][1])
+            else:
+                taken = [(sequence, tokens[:1]) for sequence, tokens in ahead]
+                for sequence, _ in taken:
+                    if sequence.image is None or sequence.sees_image:
+                        raise CotcliError("an image token needs an image, and only one")
+            taken = [(sequence, run) for sequence, run in taken if run]
+            yield self._decode(taken, embedding=not plain, every=every)
+            done = {id(sequence): len(run) for sequence, run in taken}
+            for entry in ahead:
+                entry[1] = entry[1][done.get(id(entry[0]), 0) :]
+            ahead = [entry for entry in ahead if entry[1]]
+
+    def _decode(self, taken: list[tuple[TokenSequence, list[int]]], embedding: bool, every: bool) -> int:
+        """One pass. Its columns: those that see an image, by image; those before their image; those without one."""
+        if embedding:
+            for sequence, _ in taken:
+                sequence.sees_image = True
+        taken = sorted(
+            taken, key=lambda item: (item[0].image is None, not item[0].sees_image, id(item[0].image), item[0].id)
+        )
+        groups: list[ColumnGroup] = []
+        inputs: list[int] = []
+        positions: list[int] = []
+        ids: list[int] = []
+        wanted: list[bool] = []
+        for sequence, run in taken:
+            if sequence.image is not None:
+                last = groups[-1] if groups else None
+                if last and last.image is sequence.image and last.sees_image == sequence.sees_image:
+                    groups[-1] = ColumnGroup(last.start, last.count + len(run), last.image, last.sees_image)
+                else:
+                    groups.append(ColumnGroup(len(inputs), len(run), sequence.image, sequence.sees_image))
+            inputs += run
+            positions += range(sequence.length, sequence.length + len(run))
+            ids += [sequence.id] * len(run)
+            wanted += [every] * (len(run) - 1) + [True]
+        batch = self._token_batch
+        if embedding:
+            batch = self._embedding_batch
+            batch.fill(np.tile(self._image_embedding, (len(inputs), 1)), positions, ids, wanted)
+        else:
+            batch.fill(inputs, positions, ids, wanted)
+        self._hook.expect(groups, len(inputs), [i for i, flag in enumerate(wanted) if flag])
+        for sequence in self._sequences:
+            sequence.output = None
+        try:
+            self.context.decode(batch)
+            self._hook.check()
+        except BaseException:
+            for sequence, _ in taken:
+                self.context.remove(sequence.id, sequence.length)
+                if embedding:
+                    sequence.sees_image = False
+            raise
+        column = 0
+        for sequence, run in taken:
+            column += len(run)
+            sequence.length += len(run)
+            sequence.output = column - 1
+        return len(inputs)
+
+    # -- end ------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Frees everything, in the reverse order of making."""
+        for sequence in list(getattr(self, "_sequences", ())):
+            self.drop(sequence)
+        while self._open:
+            self._open.pop()()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

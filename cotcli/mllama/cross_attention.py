@@ -1,0 +1,200 @@
+"""The cross-attention layers: an image's keys and values, and the graphs that update hidden states with them.
+
+Follows transformers' ``MllamaCrossAttentionDecoderLayer``; there is no RoPE here. Knows columns of hidden states, not
+tokens or sequences: ``hook.py`` says which columns attend to which image.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from cotcli.errors import CotcliError
+from cotcli.mllama.hparams import TextHParams
+from cotcli.mllama.tensor_names import cross_attention_tensors
+from cotcli.mllama.weights import WeightFile
+from cotcli.native import ggml
+from cotcli.native.ggml import Arena, Tensor
+
+# Columns whose scores are held at once: at 11B shapes 64 columns take 52 MB.
+_QUERY_CHUNK = 64
+
+
+@dataclass(frozen=True)
+class ColumnGroup:
+    """Neighbouring columns that attend to one image.
+
+    ``sees_image`` is False for tokens before the image token. transformers masks those fully, by which they attend to
+    *all* tiles alike, padding tiles too, and drops their MLP term (``full_text_row_masked_out_mask``).
+    """
+
+    start: int
+    count: int
+    image: ImageKV
+    sees_image: bool
+
+
+class ImageKV:
+    """Keys and values of one image for every cross-attention layer, each on its layer's device.
+
+    Layouts in ggml's order: k (head_dim, tokens, kv_heads), already normed; v (tokens, head_dim, kv_heads). The tokens
+    of real tiles come first. Reference-counted by the engine: ``retain`` and ``release``.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[CrossAttentionLayer],
+        states: npt.NDArray[np.float32],
+        n_real: int,
+        kv_type: int,
+    ) -> None:
+        self.n_all, self.n_real = len(states), n_real
+        self._references = 1
+        self.k: dict[int, Tensor] = {}
+        self.v: dict[int, Tensor] = {}
+        self._owned: list[ggml.Handle] = []
+        backends = {layer.backend.device: layer.backend for layer in layers}
+        try:
+            for backend in backends.values():
+                self._compute([layer for layer in layers if layer.backend is backend], states, kv_type)
+        except BaseException:
+            self._close()
+            raise
+
+    def _compute(self, layers: Sequence[CrossAttentionLayer], states: npt.NDArray[np.float32], kv_type: int) -> None:
+        backend, hp = layers[0].backend, layers[0].hparams
+        arena = Arena(2 * len(layers))
+        for layer in layers:
+            self.k[layer.index] = arena.tensor(kv_type, hp.head_dim, self.n_all, hp.num_key_value_heads)
+            self.v[layer.index] = arena.tensor(kv_type, self.n_all, hp.head_dim, hp.num_key_value_heads)
+        self._owned += [backend.allocate(arena), arena]  # in the order of closing
+        with Arena(1) as inputs, ggml.GraphAllocator(backend) as allocator:
+            source = inputs.tensor(ggml.F32, hp.hidden_size, self.n_all)
+            with backend.allocate(inputs):
+                ggml.set_data(source, np.ascontiguousarray(states, np.float32))
+                for layer in layers:
+                    with Arena(16, 32) as graph_arena:
+                        outputs = layer.keys_and_values(
+                            graph_arena, source, self.n_all, self.k[layer.index], self.v[layer.index]
+                        )
+                        graph = graph_arena.graph(*outputs)
+                        allocator.allocate(graph)
+                        backend.compute(graph)
+
+    def retain(self) -> ImageKV:
+        self._references += 1
+        return self
+
+    def release(self) -> None:
+        """Frees the memory when nobody holds it any more."""
+        self._references -= 1
+        if self._references == 0:
+            self._close()
+
+    @property
+    def alive(self) -> bool:
+        return self._references > 0
+
+    def _close(self) -> None:
+        for owner in self._owned:
+            owner.close()
+        self._owned.clear()
+
+
+class CrossAttentionLayer:
+    """One layer's weights on one device, and its graphs.
+
+    Args:
+        file: the mmproj file.
+        index: the layer's index in the checkpoint.
+        backend: where its input lives and where it computes.
+    """
+
+    def __init__(self, file: WeightFile, index: int, backend: ggml.Backend) -> None:
+        self.hparams: TextHParams = file.hparams.text
+        self.index, self.backend = index, backend
+        prefix = f"blk.{index}."
+        names = [spec.gguf_name for spec in cross_attention_tensors(self.hparams, index)]
+        self._weights = file.place(names, backend)
+        self._weight = lambda name: self._weights[f"{prefix}{name}"]
+        # A gate is one number: a constant of the graph rather than a tensor in it.
+        self._attn_gate = math.tanh(file.array(f"{prefix}cross_attn_attn_gate")[0])
+        self._mlp_gate = math.tanh(file.array(f"{prefix}cross_attn_mlp_gate")[0])
+
+    def close(self) -> None:
+        self._weights.close()
+
+    def keys_and_values(
+        self, arena: Arena, states: Tensor, n_tokens: int, k_place: Tensor, v_place: Tensor
+    ) -> list[Tensor]:
+        """Nodes that project vision states (hidden_size, n_tokens) into ``k_place`` and ``v_place``."""
+        hp, w = self.hparams, self._weight
+        k = arena.mul_mat(w("cross_attn_k.weight"), states)
+        k = arena.reshape(k, hp.head_dim, hp.num_key_value_heads, n_tokens)
+        k = arena.mul(arena.rms_norm(k, hp.rms_norm_eps), w("cross_attn_k_norm.weight"))
+        v = arena.mul_mat(w("cross_attn_v.weight"), states)
+        v = arena.reshape(v, hp.head_dim, hp.num_key_value_heads, n_tokens)
+        return [
+            arena.cpy(arena.permute(k, 0, 2, 1, 3), k_place),
+            arena.cpy(arena.permute(v, 1, 2, 0, 3), v_place),
+        ]
+
+    def update(self, arena: Arena, hidden: Tensor, groups: Sequence[ColumnGroup]) -> Tensor:
+        """The node that turns ``hidden`` (hidden_size, columns), float32, into the layer's output, in place.
+
+        ``groups`` cover the columns without a gap, those that see their image first.
+        """
+        hp, w = self.hparams, self._weight
+        columns = groups[-1].start + groups[-1].count
+        normed = arena.mul(arena.rms_norm(hidden, hp.rms_norm_eps), w("attn_norm.weight"))
+        q = arena.mul_mat(w("cross_attn_q.weight"), normed)
+        q = arena.reshape(q, hp.head_dim, hp.num_attention_heads, columns)
+        q = arena.mul(arena.rms_norm(q, hp.rms_norm_eps), w("cross_attn_q_norm.weight"))
+        attended: Tensor | None = None
+        for group in groups:
+            for start in range(group.start, group.start + group.count, _QUERY_CHUNK):
+                count = min(_QUERY_CHUNK, group.start + group.count - start)
+                part = self._attend(arena, q, start, count, group)
+                attended = part if attended is None else arena.concat(attended, part, 1)
+        if attended is None:
+            raise CotcliError("a cross-attention layer was asked to update no columns")
+        delta = arena.scale(arena.mul_mat(w("cross_attn_output.weight"), attended), self._attn_gate)
+        hidden = arena.add_inplace(hidden, delta)
+        seeing = sum(group.count for group in groups if group.sees_image)
+        if seeing == 0:
+            return hidden
+        # The view is taken of the node above, not of the tensor behind it, so that it is computed first.
+        rows = arena.view(hidden, (hp.hidden_size, seeing))
+        normed = arena.mul(arena.rms_norm(rows, hp.rms_norm_eps), w("ffn_norm.weight"))
+        gate = arena.mul_mat(w("ffn_gate.weight"), normed)
+        up = arena.mul_mat(w("ffn_up.weight"), normed)
+        delta = arena.mul_mat(w("ffn_down.weight"), arena.swiglu_split(gate, up))
+        return arena.add_inplace(rows, arena.scale(delta, self._mlp_gate))
+
+    def _attend(self, arena: Arena, q: Tensor, start: int, count: int, group: ColumnGroup) -> Tensor:
+        """Attention of columns [start, start + count) of q (head_dim, heads, columns); (hidden_size, count)."""
+        hp = self.hparams
+        kv_heads = hp.num_key_value_heads
+        n_rep = hp.num_attention_heads // kv_heads
+        n_keys = group.image.n_real if group.sees_image else group.image.n_all
+        # The n_rep query heads of a key-value head are neighbours: as rows of one matrix they read each key once.
+        shape = (hp.head_dim, n_rep, kv_heads, count)
+        head_bytes = hp.head_dim * 4
+        strides = (head_bytes, head_bytes * n_rep, head_bytes * hp.num_attention_heads)
+        queries = arena.view(q, shape, strides, start * head_bytes * hp.num_attention_heads)
+        if count > 1:
+            queries = arena.cont(arena.permute(queries, 0, 1, 3, 2))
+        queries = arena.reshape(queries, hp.head_dim, n_rep * count, kv_heads)
+        k, v = group.image.k[self.index], group.image.v[self.index]
+        keys = arena.view(k, (hp.head_dim, n_keys, kv_heads))
+        values = arena.view(v, (n_keys, hp.head_dim, kv_heads))
+        weights = arena.soft_max_ext(arena.mul_mat(keys, queries), hp.head_dim**-0.5)
+        out = arena.mul_mat(values, weights)
+        if count > 1:
+            out = arena.reshape(out, hp.head_dim, n_rep, count, kv_heads)
+            out = arena.cont(arena.permute(out, 0, 1, 3, 2))
+        return arena.reshape(out, hp.hidden_size, count)

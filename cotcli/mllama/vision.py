@@ -1,0 +1,303 @@
+"""PreparedImage -> cross-attention states: vision tower and projector as ggml graphs.
+
+Knows nothing of language. Follows transformers' ``MllamaVisionModel`` and ``MllamaForConditionalGeneration``'s
+``multi_modal_projector``, in an exact form without mask tensors. There, a score is masked only if query *and* key are
+padding; so padding queries attend to the real tokens and all others to everything. With the rows ordered
+
+    real tiles' tokens | padding tiles' tokens | the rows that pad each tile to a multiple of 8
+
+the real keys are a prefix and two unmasked attentions do. The first two parts are also the order of the result.
+
+Each layer is one graph for q, k and v, then one a chunk of rows for everything else: after k and v, rows are
+independent. Chunks bound the scratch memory and are short, so that Ctrl-C is answered between them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from cotcli.image import PreparedImage
+from cotcli.mllama.tensor_names import mmproj_tensors
+from cotcli.mllama.weights import WeightFile
+from cotcli.native import ggml
+from cotcli.native.ggml import Arena, Tensor
+
+# About half a second of one modern core: what a chunk may cost before Ctrl-C is looked for again.
+_CHUNK_FLOPS = 30e9
+_MIN_CHUNK = 64  # below it ggml's CPU flash attention takes its slow path
+_GRAPH_SIZE = 64
+
+
+class VisionTower:
+    """The encoder of one mmproj file on one device.
+
+    Args:
+        file: the open mmproj file.
+        backend: where to run; weights are placed there at once.
+    """
+
+    def __init__(self, file: WeightFile, backend: ggml.Backend) -> None:
+        self._file = file
+        self._hparams = file.hparams.vision
+        self._backend = backend
+        names = [
+            spec.gguf_name
+            for spec in mmproj_tensors(file.hparams)
+            if spec.gguf_name.startswith(("v.blk", "v.global_blk", "v.patch", "v.pre_ln", "v.post_ln", "mm.0"))
+        ]
+        self._weights = file.place(names, backend)
+        self._allocator = ggml.GraphAllocator(backend)
+
+    def close(self) -> None:
+        self._allocator.close()
+        self._weights.close()
+
+    def encode(
+        self, image: PreparedImage, on_progress: Callable[[int, int], None] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """The projected vision states of an image.
+
+        Args:
+            image: tiles as ``cotcli.image`` prepares them.
+            on_progress: called with the layers done and all layers, before the first and after each.
+
+        Returns:
+            float32 array of shape (max_num_tiles * num_patches, text hidden_size), tile after tile; the first
+            ``image.num_tiles * num_patches`` rows are of real tiles. Rows of padding tiles are not zero: tokens before
+            the image attend to them too.
+
+        Raises:
+            ResourceError: no memory on the device.
+        """
+        hp = self._hparams
+        total = hp.num_hidden_layers + hp.num_global_layers
+        report = on_progress or (lambda done, total: None)
+        with _Pass(self, image) as run:
+            run.embed()
+            report(0, total)
+            run.keep_state(0)
+            for i in range(hp.num_hidden_layers):
+                run.layer(f"v.blk.{i}")
+                run.keep_state(i + 1)
+                report(i + 1, total)
+            run.between()
+            for i in range(hp.num_global_layers):
+                run.layer(f"v.global_blk.{i}")
+                report(hp.num_hidden_layers + i + 1, total)
+            return run.project()
+
+
+class _Pass:
+    """The working memory of one image's way through the tower."""
+
+    def __init__(self, tower: VisionTower, image: PreparedImage) -> None:
+        self._tower, self._image = tower, image
+        hp = tower._hparams
+        self._rows = hp.max_num_tiles * hp.num_patches  # rows of the result
+        self._real = image.num_tiles * hp.num_patches
+        self._all = hp.max_num_tiles * hp.num_padded_patches
+        self._arena = Arena(8)
+        # F32 keys and values on the CPU: its tiled attention widens to F32 anyhow. Tensor cores take F16.
+        kv_type = ggml.F32 if tower._backend.is_cpu else ggml.F16
+        shape = (hp.head_dim, hp.attention_heads, self._all)
+        self._hidden = self._arena.tensor(ggml.F32, hp.hidden_size, self._all)
+        self._q = self._arena.tensor(ggml.F32, *shape)
+        self._k = self._arena.tensor(kv_type, *shape)
+        self._v = self._arena.tensor(kv_type, *shape)
+        self._stack = self._arena.tensor(ggml.F32, hp.vision_output_dim, self._rows)
+        self._states = self._arena.tensor(ggml.F32, tower._file.hparams.text.hidden_size, self._rows)
+        self._buffer = tower._backend.allocate(self._arena)
+
+    def __enter__(self) -> _Pass:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._buffer.close()
+        self._arena.close()
+
+    # -- steps, in the order of the data path ---------------------------------------------------------------------
+
+    def embed(self) -> None:
+        """Patch, tile and position embeddings, class tokens, first LayerNorm; padding rows are zero after it."""
+        hp, file, tower = self._tower._hparams, self._tower._file, self._tower
+        ratio, tiles, patches = self._image.aspect_ratio_id, self._image.num_tiles, hp.num_patches
+
+        def gate(name: str) -> np.float32:
+            return np.tanh(file.array(name)[0])
+
+        table = np.empty((hp.max_num_tiles, patches, hp.hidden_size), np.float32)
+        tile = file.array("v.pre_tile_embd.weight")[ratio].reshape(hp.max_num_tiles, 1, hp.hidden_size)
+        table[:, 1:] = tile * gate("v.pre_tile_embd.gate")
+        table[:, 0] = file.array("v.class_embd")
+        position_gate = gate("v.position_embd.gate")
+        table += (1 - position_gate) * file.array("v.position_embd.weight")
+        table += position_gate * file.array("v.tile_position_embd.weight")[ratio].reshape(table.shape)
+
+        with Arena(32, _GRAPH_SIZE) as arena, Arena(4) as inputs:
+            pixels = inputs.tensor(ggml.F32, hp.patch_width, (patches - 1) * tiles)
+            rows = inputs.tensor(ggml.F32, hp.hidden_size, self._rows)
+            padding = inputs.tensor(ggml.F32, hp.hidden_size, self._all - self._rows)
+            with tower._backend.allocate(inputs):
+                ggml.set_data(pixels, _patches(self._image.pixel_values[:tiles], hp.patch_size))
+                ggml.set_data(rows, table)
+                ggml.set_data(padding, np.zeros((self._all - self._rows, hp.hidden_size), np.float32))
+                embedded = arena.mul_mat(tower._weights["v.patch_embd.weight"], pixels)
+                embedded = arena.reshape(embedded, hp.hidden_size, patches - 1, tiles)
+                row_bytes = hp.hidden_size * 4
+                # Every tile's first row is its class token; its patches follow.
+                places = arena.view(
+                    rows, (hp.hidden_size, patches - 1, tiles), (row_bytes, row_bytes * patches), row_bytes
+                )
+                summed = arena.add_inplace(places, embedded)
+                self._compute(
+                    arena,
+                    summed,
+                    arena.cpy(
+                        self._layer_norm(arena, rows, "v.pre_ln"),
+                        arena.view(self._hidden, (hp.hidden_size, self._rows)),
+                    ),
+                    arena.cpy(
+                        padding,
+                        arena.view(
+                            self._hidden, (hp.hidden_size, self._all - self._rows), offset=self._rows * row_bytes
+                        ),
+                    ),
+                )
+
+    def keep_state(self, index: int) -> None:
+        """Puts the hidden state into the result where it is one of the intermediate states, interleaved by feature."""
+        hp = self._tower._hparams
+        for slot, wanted in enumerate(hp.intermediate_states):
+            if wanted != index:
+                continue
+            width = len(hp.intermediate_states)
+            with Arena(16, _GRAPH_SIZE) as arena:
+                state = arena.view(self._hidden, (1, hp.hidden_size, self._rows), (4, hp.hidden_size * 4))
+                place = arena.view(
+                    self._stack,
+                    (1, hp.hidden_size, self._rows),
+                    (width * 4, hp.vision_output_dim * 4),
+                    (hp.hidden_size + slot) * 4,
+                )
+                self._compute(arena, arena.cpy(state, place))
+
+    def layer(self, name: str) -> None:
+        """One encoder layer (transformers MllamaVisionEncoderLayer); layers of the global encoder are gated."""
+        hp, weights, file = self._tower._hparams, self._tower._weights, self._tower._file
+        gated = name.startswith("v.global_blk")
+        attn_gate = math.tanh(file.array(f"{name}.attn_gate")[0]) if gated else None
+        ffn_gate = math.tanh(file.array(f"{name}.ffn_gate")[0]) if gated else None
+        with Arena(32, _GRAPH_SIZE) as arena:
+            normed = self._layer_norm(arena, self._hidden, f"{name}.ln1")
+            copies = []
+            for part, place in (("q", self._q), ("k", self._k), ("v", self._v)):
+                projected = arena.mul_mat(weights[f"{name}.attn_{part}.weight"], normed)
+                copies.append(arena.cpy(arena.reshape(projected, hp.head_dim, hp.attention_heads, self._all), place))
+            self._compute(arena, *copies)
+        row_bytes = hp.hidden_size * 4
+        for start, count, n_keys in self._chunks():
+            with Arena(48, _GRAPH_SIZE) as arena:
+                q = self._heads(arena, self._q, start, count)
+                k, v = (self._heads(arena, x, 0, n_keys) for x in (self._k, self._v))
+                attended = arena.flash_attn_ext(q, k, v, hp.head_dim**-0.5)
+                attended = arena.reshape(attended, hp.hidden_size, count)
+                delta = arena.mul_mat(weights[f"{name}.attn_out.weight"], attended)
+                if attn_gate is not None:
+                    delta = arena.scale(delta, attn_gate)
+                hidden = arena.view(self._hidden, (hp.hidden_size, count), offset=start * row_bytes)
+                hidden = arena.add_inplace(hidden, delta)
+                up = arena.mul_mat(weights[f"{name}.ffn_up.weight"], self._layer_norm(arena, hidden, f"{name}.ln2"))
+                up = arena.gelu_erf(arena.add(up, weights[f"{name}.ffn_up.bias"]))
+                delta = arena.mul_mat(weights[f"{name}.ffn_down.weight"], up)
+                delta = arena.add(delta, weights[f"{name}.ffn_down.bias"])
+                if ffn_gate is not None:
+                    delta = arena.scale(delta, ffn_gate)
+                self._compute(arena, arena.add_inplace(hidden, delta))
+
+    def between(self) -> None:
+        """Last LayerNorm of the local encoder and the second tile embedding, which the padding rows get too."""
+        hp, file, tower = self._tower._hparams, self._tower._file, self._tower
+        tile = file.array("v.post_tile_embd.weight")[self._image.aspect_ratio_id]
+        tile = np.ascontiguousarray(tile * np.tanh(file.array("v.post_tile_embd.gate")[0]))
+        row_bytes = hp.hidden_size * 4
+        with Arena(32, _GRAPH_SIZE) as arena, Arena(2) as inputs:
+            embedding = inputs.tensor(ggml.F32, hp.hidden_size, 1, hp.max_num_tiles)
+            with tower._backend.allocate(inputs):
+                ggml.set_data(embedding, tile)
+                normed = self._layer_norm(arena, self._hidden, "v.post_ln")
+                outputs = []
+                first = 0
+                for count in (hp.num_patches, hp.num_padded_patches - hp.num_patches):
+                    if count == 0:
+                        continue
+                    shape = (hp.hidden_size, count, hp.max_num_tiles)
+                    strides = (row_bytes, row_bytes * count)
+                    part = arena.view(normed, shape, strides, first * row_bytes)
+                    place = arena.view(self._hidden, shape, strides, first * row_bytes)
+                    outputs.append(arena.cpy(arena.add(part, embedding), place))
+                    first += count * hp.max_num_tiles
+                self._compute(arena, *outputs)
+
+    def project(self) -> npt.NDArray[np.float32]:
+        """The final state joins the intermediate ones; the projector takes them to the language model's width."""
+        hp, weights = self._tower._hparams, self._tower._weights
+        width, out = hp.vision_output_dim, self._tower._file.hparams.text.hidden_size
+        with Arena(8, _GRAPH_SIZE) as arena:
+            final = arena.view(self._hidden, (hp.hidden_size, self._rows))
+            place = arena.view(self._stack, (hp.hidden_size, self._rows), (width * 4,))
+            self._compute(arena, arena.cpy(final, place))
+        for start, count in _split(0, self._rows, 2.0 * width * out):
+            with Arena(8, _GRAPH_SIZE) as arena:
+                rows = arena.view(self._stack, (width, count), offset=start * width * 4)
+                place = arena.view(self._states, (out, count), offset=start * out * 4)
+                projected = arena.add(arena.mul_mat(weights["mm.0.weight"], rows), weights["mm.0.bias"])
+                self._compute(arena, arena.cpy(projected, place))
+        return ggml.get_data(self._states)
+
+    # -- parts of steps -------------------------------------------------------------------------------------------
+
+    def _compute(self, arena: Arena, *outputs: Tensor) -> None:
+        graph = arena.graph(*outputs)
+        self._tower._allocator.allocate(graph)
+        self._tower._backend.compute(graph)
+
+    def _layer_norm(self, arena: Arena, x: Tensor, name: str) -> Tensor:
+        weights = self._tower._weights
+        normed = arena.norm(x, self._tower._hparams.norm_eps)
+        return arena.add(arena.mul(normed, weights[f"{name}.weight"]), weights[f"{name}.bias"])
+
+    def _heads(self, arena: Arena, x: Tensor, start: int, count: int) -> Tensor:
+        """Rows [start, start + count) of (head_dim, heads, rows) as flash attention wants: (head_dim, rows, heads)."""
+        hp = self._tower._hparams
+        head, row = (int(n) for n in ggml.fields(x).nb[1:3])
+        return arena.view(x, (hp.head_dim, count, hp.attention_heads), (row, head), start * row)
+
+    def _chunks(self) -> Iterator[tuple[int, int, int]]:
+        """(first row, rows, keys they attend to) of each graph of a layer."""
+        hp = self._tower._hparams
+        for first, end, n_keys in ((0, self._real, self._all), (self._real, self._all, self._real)):
+            per_row = 4.0 * n_keys * hp.hidden_size + 2.0 * hp.hidden_size * (hp.hidden_size + 2 * hp.intermediate_size)
+            for start, count in _split(first, end, per_row):
+                yield start, count, n_keys
+
+
+def _split(first: int, end: int, flops_per_row: float) -> Iterator[tuple[int, int]]:
+    """(first row, rows) of even chunks that each cost about ``_CHUNK_FLOPS``."""
+    rows = end - first
+    limit = max(_MIN_CHUNK, int(_CHUNK_FLOPS / flops_per_row))
+    n_chunks = -(-rows // limit)
+    for i in range(n_chunks):
+        start, stop = first + rows * i // n_chunks, first + rows * (i + 1) // n_chunks
+        yield start, stop - start
+
+
+def _patches(tiles: npt.NDArray[np.float32], patch_size: int) -> npt.NDArray[np.float32]:
+    """(tiles, 3, H, W) -> (tiles, patches, 3 * patch_size²), patches row-major, values by channel, row, column."""
+    n, channels, height, width = tiles.shape
+    rows, columns = height // patch_size, width // patch_size
+    split = tiles.reshape(n, channels, rows, patch_size, columns, patch_size).transpose(0, 2, 4, 1, 3, 5)
+    return np.ascontiguousarray(split.reshape(n, rows * columns, channels * patch_size**2))

@@ -1,0 +1,110 @@
+"""The tensors of an mmproj file, checked against the table and placed on the devices that use them.
+
+On the CPU they stay where they are in the file (mmap); on any other device they are uploaded. Knows no graphs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cotcli.errors import ModelError
+from cotcli.mllama.hparams import ARCHITECTURE, PAIR_ID_KEY, HParams
+from cotcli.mllama.tensor_names import mmproj_tensors
+from cotcli.native import ggml
+
+_CPU_ALIGNMENT = 32  # what ggml asks of host pointers; GGUF's default alignment is the same
+
+
+class WeightFile:
+    """An open mmproj GGUF.
+
+    Raises:
+        ModelError: not a GGUF, not our architecture, cut short, or tensors missing or misshapen.
+    """
+
+    def __init__(self, path: Path) -> None:
+        import gguf
+
+        self.path = path
+        again = "Convert the checkpoint again: cotcli convert SRC"
+        try:
+            reader = gguf.GGUFReader(path)
+        except OSError as error:
+            raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
+        except Exception as error:  # gguf-py reports a damaged file by whatever its parsing trips over
+            raise ModelError(f"{path} is not a complete GGUF file ({error})", again) from error
+        metadata: dict[str, Any] = {key: field.contents() for key, field in reader.fields.items()}
+        if metadata.get("general.architecture") != ARCHITECTURE:
+            found = metadata.get("general.architecture", "unknown")
+            raise ModelError(f"{path} has architecture {found}, expected {ARCHITECTURE}", again)
+        self.hparams = HParams.from_gguf(metadata, str(path))
+        self.pair_id: str | None = metadata.get(PAIR_ID_KEY)
+        self._data: npt.NDArray[np.uint8] = np.memmap(path, np.uint8, "r")
+        self._tensors = {tensor.name: tensor for tensor in reader.tensors}
+        for spec in mmproj_tensors(self.hparams):
+            tensor = self._tensors.get(spec.gguf_name)
+            if tensor is None:
+                raise ModelError(f"{path}: tensor {spec.gguf_name} is missing", again)
+            shape = tuple(int(n) for n in reversed(tensor.shape))
+            if shape != spec.shape:
+                raise ModelError(f"{path}: tensor {spec.gguf_name} has shape {shape}, expected {spec.shape}", again)
+            if int(tensor.data_offset) + int(tensor.n_bytes) > self._data.size:
+                raise ModelError(f"{path} is cut short: tensor {spec.gguf_name} is not whole", again)
+
+    @property
+    def is_float32(self) -> bool:
+        """Whether the language side is stored in full precision, which then is kept in every step."""
+        layer = self.hparams.text.cross_attention_layers[0]
+        return int(self._tensors[f"blk.{layer}.cross_attn_q.weight"].tensor_type) == ggml.F32
+
+    def array(self, name: str) -> npt.NDArray[np.float32]:
+        """A float32 tensor (a norm, gate, bias or position table), shape as in the table; a view of the file."""
+        tensor = self._tensors[name]
+        start = int(tensor.data_offset)
+        shape = tuple(int(n) for n in reversed(tensor.shape))
+        values: npt.NDArray[np.float32] = self._data[start : start + int(tensor.n_bytes)].view(np.float32)
+        return values.reshape(shape)
+
+    def place(self, names: Iterable[str], backend: ggml.Backend) -> PlacedWeights:
+        """Puts the named tensors where ``backend`` computes."""
+        return PlacedWeights(self, list(names), backend)
+
+    def _bytes(self, name: str) -> npt.NDArray[np.uint8]:
+        tensor = self._tensors[name]
+        start = int(tensor.data_offset)
+        return self._data[start : start + int(tensor.n_bytes)]
+
+
+class PlacedWeights:
+    """Named tensors on one device; owns what was allocated for them."""
+
+    def __init__(self, file: WeightFile, names: list[str], backend: ggml.Backend) -> None:
+        self._arena = ggml.Arena(len(names))
+        self._file = file  # keeps the mapping alive as long as tensors point into it
+        self._tensors: dict[str, int] = {}
+        for name in names:
+            tensor = file._tensors[name]
+            ne = [int(n) for n in tensor.shape]
+            self._tensors[name] = self._arena.tensor(int(tensor.tensor_type), *ne)
+        in_place = backend.is_cpu and all(file._bytes(name).ctypes.data % _CPU_ALIGNMENT == 0 for name in names)
+        if in_place:
+            self._buffer = ggml.host_buffer(file._data)
+            for name, handle in self._tensors.items():
+                self._buffer.place(handle, file._bytes(name).ctypes.data)
+        else:
+            self._buffer = backend.allocate(self._arena)
+            for name, handle in self._tensors.items():
+                ggml.set_data(handle, np.ascontiguousarray(file._bytes(name)))
+        self._buffer.mark_weights()
+
+    def __getitem__(self, name: str) -> ggml.Tensor:
+        return self._tensors[name]
+
+    def close(self) -> None:
+        self._buffer.close()
+        self._arena.close()
