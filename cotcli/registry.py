@@ -1,0 +1,275 @@
+"""A model's name or path -> its entry in `models.toml` and its two local GGUF files.
+
+Knows `models.toml`, where models are kept and what a pair of files is called. Knows nothing about what is in the files,
+and downloads nothing.
+
+A pair is `NAME-QUANT.gguf` (language) and `NAME-QUANT.mmproj.gguf` (vision and cross-attention) in one folder. Pairs
+are looked for in the package (`cotcli/data`) and in `<home>/models/NAME`, where home is `COTCLI_HOME` or the platform's
+folder for data.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from cotcli.answer import GenerationParams
+from cotcli.errors import ModelNotFoundError, UsageError
+from cotcli.stages import FORMATS, StageFormat
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_MMPROJ = ".mmproj.gguf"
+_STEM = re.compile(r"(?P<name>.+)-(?P<quant>F32|F16|BF16|I?Q\d\w*)", re.IGNORECASE)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?::[A-Za-z0-9_]+)?")
+_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repeat_penalty", "max_tokens")
+UNKNOWN_QUANT = "unknown"
+
+
+@dataclass(frozen=True)
+class BundledPair:
+    """A GGUF pair inside the package, with the SHA-256 of each file."""
+
+    quant: str
+    language: str
+    mmproj: str
+    language_sha256: str
+    mmproj_sha256: str
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What cotcli knows about a model before it opens its files.
+
+    Attributes:
+        stage_format: a key of `cotcli.stages.FORMATS`.
+        bos_count: how many `<|begin_of_text|>` the model is given before the question.
+        sampling: the model's own defaults, under the names of `GenerationParams`.
+        repo, revision: the checkpoint on the Hugging Face hub.
+        default_quant: the pair to use where several are installed.
+    """
+
+    name: str
+    description: str = ""
+    licence: str = ""
+    repo: str | None = None
+    revision: str | None = None
+    stage_format: str = "tags"
+    bos_count: int = 1
+    default_quant: str | None = None
+    sampling: Mapping[str, float] = field(default_factory=dict)
+    files: tuple[BundledPair, ...] = ()
+
+    @property
+    def params(self) -> GenerationParams:
+        """The generation parameters to start from."""
+        return GenerationParams(**self.sampling)  # type: ignore[arg-type]  # checked by _read_spec and by the class
+
+    @property
+    def stages(self) -> StageFormat:
+        return FORMATS[self.stage_format]
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    """A model whose two files are here. `sha256` is the language file's, if `models.toml` states it."""
+
+    spec: ModelSpec
+    quant: str
+    language: Path
+    mmproj: Path
+    sha256: str | None = None
+
+    @property
+    def size(self) -> int:
+        """Of both files together, in bytes."""
+        return self.language.stat().st_size + self.mmproj.stat().st_size
+
+
+def home() -> Path:
+    """Where cotcli keeps what it installs: `COTCLI_HOME`, or the platform's folder for a user's data."""
+    override = os.environ.get("COTCLI_HOME")
+    if override:
+        return Path(override).expanduser()
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("cotcli", appauthor=False))
+
+
+def model_folder(name: str) -> Path:
+    """Where the pairs of a model are installed."""
+    return home() / "models" / name
+
+
+@cache
+def specs() -> dict[str, ModelSpec]:
+    """The entries of `models.toml` by name."""
+    return {name: _read_spec(name, entry) for name, entry in _models_toml()["models"].items()}
+
+
+def default_model() -> str:
+    """The name of the model that is used when none is given."""
+    name: str = _models_toml()["default"]
+    return name
+
+
+def resolve(name_or_path: str | os.PathLike[str]) -> ResolvedModel:
+    """Finds a model's files.
+
+    Args:
+        name_or_path: a name of `models.toml` or of an installed model, with `:QUANT` or without; or the language GGUF,
+            whose vision GGUF lies beside it; or `LANGUAGE.gguf,VISION.gguf`; or a folder that holds one pair.
+
+    Raises:
+        ModelNotFoundError: there is no such model, or half of it is missing.
+        UsageError: several pairs fit.
+    """
+    text = os.fspath(name_or_path)
+    path = Path(text).expanduser()
+    if isinstance(name_or_path, str) and _NAME.fullmatch(text) and path.suffix != ".gguf":
+        found = _by_name(text)
+        if found is not None:
+            return found
+        if not path.exists():
+            raise _unknown(text)
+    if path.is_dir():
+        return _in_folder(path)
+    if path.is_file():
+        return _from_files(path, _partner(path))
+    language, comma, mmproj = text.rpartition(",")
+    if comma:
+        return _from_files(_existing(language), _existing(mmproj))
+    raise ModelNotFoundError(f"there is no model {text}", "To see what is installed: cotcli model ls")
+
+
+def installed() -> list[ResolvedModel]:
+    """Every pair in the package and in the models folder, by name, the default quantization first."""
+    root = home() / "models"
+    names = {path.name for path in root.iterdir() if path.is_dir()} if root.is_dir() else set()
+    return [pair for name in sorted(names | set(specs())) for pair in _pairs_of(name)]
+
+
+def _by_name(text: str) -> ResolvedModel | None:
+    name, _, quant = text.partition(":")
+    pairs = _pairs_of(name)
+    if quant:
+        pairs = [pair for pair in pairs if pair.quant.upper() == quant.upper()]
+        if not pairs and (name in specs() or model_folder(name).is_dir()):
+            raise ModelNotFoundError(f"{name} is not installed as {quant}", "To see what is installed: cotcli model ls")
+    if not pairs:
+        return None
+    if len(pairs) > 1 and pairs[0].quant != pairs[0].spec.default_quant:
+        quants = ", ".join(f"{name}:{pair.quant}" for pair in pairs)
+        raise UsageError(f"{name} is installed in several quantizations", f"Name one of them: {quants}")
+    return pairs[0]
+
+
+def _unknown(text: str) -> ModelNotFoundError:
+    spec = specs().get(text.partition(":")[0])
+    if spec is None:
+        return ModelNotFoundError(f"there is no model {text}", "To see what is installed: cotcli model ls")
+    hint = "The bundled model runs now: cotcli demo"
+    if spec.repo:
+        hint = f"To install it: cotcli convert {spec.repo} --name {spec.name}. {hint}"
+    return ModelNotFoundError(f"the model {spec.name} is not installed", hint)
+
+
+def _pairs_of(name: str) -> list[ResolvedModel]:
+    """The pairs of one name, the default quantization first, then by quantization."""
+    spec = specs().get(name) or ModelSpec(name)
+    data = Path(__file__).parent / "data"
+    pairs = [
+        ResolvedModel(spec, pair.quant, data / pair.language, data / pair.mmproj, pair.language_sha256)
+        for pair in spec.files
+        if (data / pair.language).is_file() and (data / pair.mmproj).is_file()
+    ]
+    folder = model_folder(name)
+    if folder.is_dir():
+        pairs += [_from_files(language, mmproj, spec) for language, mmproj in _pairs_in(folder)]
+    return sorted(pairs, key=lambda pair: (pair.quant != spec.default_quant, pair.quant))
+
+
+def _pairs_in(folder: Path) -> list[tuple[Path, Path]]:
+    return [
+        (path, _mmproj_beside(path))
+        for path in sorted(folder.glob("*.gguf"))
+        if not path.name.endswith(_MMPROJ) and _mmproj_beside(path).is_file()
+    ]
+
+
+def _mmproj_beside(language: Path) -> Path:
+    return language.with_name(language.name.removesuffix(".gguf") + _MMPROJ)
+
+
+def _in_folder(folder: Path) -> ResolvedModel:
+    pairs = _pairs_in(folder)
+    if not pairs:
+        raise ModelNotFoundError(
+            f"{folder} holds no pair NAME.gguf and NAME{_MMPROJ}", "To make one from a checkpoint: cotcli convert"
+        )
+    if len(pairs) > 1:
+        names = ", ".join(language.name for language, _ in pairs)
+        raise UsageError(f"{folder} holds several models", f"Name the file of one: {names}")
+    return _from_files(*pairs[0])
+
+
+def _partner(path: Path) -> Path:
+    """The vision file that belongs to a language file named on the command line."""
+    if path.name.endswith(_MMPROJ):
+        language = path.name.removesuffix(_MMPROJ) + ".gguf"
+        raise UsageError(f"{path} is the vision half of a model", f"Give its language half: {path.with_name(language)}")
+    mmproj = _mmproj_beside(path)
+    if not mmproj.is_file():
+        raise ModelNotFoundError(
+            f"{path} has no {mmproj.name} beside it", f"Give both files: --model {path},VISION.gguf"
+        )
+    return mmproj
+
+
+def _existing(text: str) -> Path:
+    path = Path(text).expanduser()
+    if not path.is_file():
+        raise ModelNotFoundError(f"there is no file {text}", "To see what is installed: cotcli model ls")
+    return path
+
+
+def _from_files(language: Path, mmproj: Path, spec: ModelSpec | None = None) -> ResolvedModel:
+    """A pair by its file names: `llava-cot-Q4_K_M.gguf` is read as llava-cot, wherever it lies."""
+    stem = language.name.removesuffix(".gguf")
+    match = _STEM.fullmatch(stem)
+    name = match["name"] if match else stem
+    return ResolvedModel(
+        spec or specs().get(name) or ModelSpec(name), match["quant"] if match else UNKNOWN_QUANT, language, mmproj
+    )
+
+
+@cache
+def _models_toml() -> dict[str, Any]:
+    """`models.toml`: in the package in an installed wheel, beside the package in a working tree."""
+    package = Path(__file__).parent
+    places = (package / "models.toml", package.parent / "models.toml")
+    place = next((path for path in places if path.is_file()), None)
+    if place is None:
+        raise ModelNotFoundError(
+            "models.toml is missing from the installation", "Install cotcli again: pip install --force-reinstall cotcli"
+        )
+    content: dict[str, Any] = tomllib.loads(place.read_text(encoding="utf-8"))
+    return content
+
+
+def _read_spec(name: str, entry: Mapping[str, Any]) -> ModelSpec:
+    fields = dict(entry)
+    files = tuple(BundledPair(**pair) for pair in fields.pop("files", ()))
+    unknown = set(fields.get("sampling", ())) - set(_SAMPLING)
+    if unknown or fields["stage_format"] not in FORMATS:
+        raise ValueError(f"models.toml, {name}: {unknown or fields['stage_format']} is not known")
+    return ModelSpec(name, files=files, **fields)
