@@ -1,5 +1,27 @@
-"""cotcli: runs LLaVA-CoT, a vision model that thinks out loud, on stock llama.cpp."""
+"""cotcli: runs LLaVA-CoT, a vision model that thinks out loud, on stock llama.cpp.
+
+import cotcli
+
+with cotcli.load("demo") as model:
+    answer = model.ask("photo.jpg", "How many red circles are there?")
+    print(answer.answer, answer.stages["reasoning"])
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cotcli.generate import load as load
+
 __version__ = "0.1.0"
+__all__ = ["__version__", "load"]
+
+
+def __getattr__(name: str) -> object:
+    # Lazily, since ``cotcli --help`` must not wait for NumPy and llama.cpp.
+    if name == "load":
+        from cotcli.generate import load
+
+        return load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

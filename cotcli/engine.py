@@ -14,7 +14,7 @@ prompt; what the image is to the language model comes in through the cross-atten
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -126,7 +126,7 @@ class Engine:
             )
         self.kv_type = options.kv_type or ("f32" if self._file.is_float32 else "f16")
         self._backends: dict[ggml.Device, ggml.Backend] = {}
-        self._open.append(lambda: [backend.close() for backend in self._backends.values()] and None)
+        self._open.append(self._close_backends)
         self._hook = CrossAttentionHook(self._file, self._backend_of, lambda: self.context.n_reused)
         self.ubatch = min(options.ubatch, options.context_length)
         self.context = self._own(
@@ -161,6 +161,10 @@ class Engine:
         if backend is None:
             backend = self._backends[device] = ggml.Backend(device, self._threadpool)
         return backend
+
+    def _close_backends(self) -> None:
+        for backend in self._backends.values():
+            backend.close()
 
     def _locate_layers(self) -> None:
         """One token through the model: tells where each layer's hidden state lives, and warms up."""
@@ -271,14 +275,11 @@ class Engine:
         for _ in self._passes(requests, every=False):
             pass
 
-    def all_logits(self, sequence: TokenSequence, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
-        """Appends tokens and gives the logits after each, shape (len(tokens), n_vocab), float32."""
-        rows = [
-            self.context.logits(index).copy()
-            for batch in self._passes([(sequence, tokens)], every=True)
-            for index in range(batch)
-        ]
-        return np.stack(rows)
+    def each_logits(self, sequence: TokenSequence, tokens: Sequence[int]) -> Iterator[npt.NDArray[np.float32]]:
+        """Appends tokens and gives the logits after each, shape (n_vocab,), float32; views good until the next."""
+        for count in self._passes([(sequence, tokens)], every=True):
+            for index in range(count):
+                yield self.context.logits(index)
 
     def logits(self, sequence: TokenSequence) -> npt.NDArray[np.float32]:
         """The newest logits of a sequence, shape (n_vocab,), float32; a view that the next pass rewrites."""
@@ -290,32 +291,28 @@ class Engine:
             raise CotcliError("the sequence has no logits in the last pass")
         return sequence.output
 
-    def _passes(self, requests: Sequence[tuple[TokenSequence, Sequence[int]]], every: bool) -> Iterable[int]:
+    def _passes(self, requests: Sequence[tuple[TokenSequence, Sequence[int]]], every: bool) -> Iterator[int]:
         """Decodes all of ``requests``, yielding the tokens of each pass after it."""
-        ahead = [[sequence, list(tokens)] for sequence, tokens in requests if tokens]
-        seen = [id(sequence) for sequence, _ in ahead]
-        if len(seen) != len(set(seen)):
+        ahead = [(sequence, list(tokens)) for sequence, tokens in requests if tokens]
+        if len({id(sequence) for sequence, _ in ahead}) != len(ahead):
             raise CotcliError("a sequence stands twice in one request")
         while ahead:
-            plain = [(sequence, tokens) for sequence, tokens in ahead if tokens[0] != self.image_token]
-            if plain:
-                room = self.ubatch
-                taken = []
-                for sequence, tokens in plain:
-                    run = tokens[: tokens.index(self.image_token)] if self.image_token in tokens else tokens
+            taken: list[tuple[TokenSequence, list[int]]] = []
+            room = self.ubatch
+            for sequence, tokens in ahead:
+                run = tokens[: tokens.index(self.image_token)] if self.image_token in tokens else tokens
+                if run[:room]:
                     taken.append((sequence, run[:room]))
                     room -= len(taken[-1][1])
-            else:
+            embedding = not taken  # only image tokens are next: they go in as embeddings, in a pass of their own
+            if embedding:
                 taken = [(sequence, tokens[:1]) for sequence, tokens in ahead]
-                for sequence, _ in taken:
-                    if sequence.image is None or sequence.sees_image:
-                        raise CotcliError("an image token needs an image, and only one")
-            taken = [(sequence, run) for sequence, run in taken if run]
-            yield self._decode(taken, embedding=not plain, every=every)
+                if any(sequence.image is None or sequence.sees_image for sequence, _ in taken):
+                    raise CotcliError("an image token needs an image, and only one")
+            yield self._decode(taken, embedding=embedding, every=every)
             done = {id(sequence): len(run) for sequence, run in taken}
-            for entry in ahead:
-                entry[1] = entry[1][done.get(id(entry[0]), 0) :]
-            ahead = [entry for entry in ahead if entry[1]]
+            ahead = [(sequence, tokens[done.get(id(sequence), 0) :]) for sequence, tokens in ahead]
+            ahead = [(sequence, tokens) for sequence, tokens in ahead if tokens]
 
     def _decode(self, taken: list[tuple[TokenSequence, list[int]]], embedding: bool, every: bool) -> int:
         """One pass. Its columns: those that see an image, by image; those before their image; those without one."""

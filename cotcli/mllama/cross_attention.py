@@ -120,13 +120,16 @@ class CrossAttentionLayer:
         prefix = f"blk.{index}."
         names = [spec.gguf_name for spec in cross_attention_tensors(self.hparams, index)]
         self._weights = file.place(names, backend)
-        self._weight = lambda name: self._weights[f"{prefix}{name}"]
+        self._prefix = prefix
         # A gate is one number: a constant of the graph rather than a tensor in it.
         self._attn_gate = math.tanh(file.array(f"{prefix}cross_attn_attn_gate")[0])
         self._mlp_gate = math.tanh(file.array(f"{prefix}cross_attn_mlp_gate")[0])
 
     def close(self) -> None:
         self._weights.close()
+
+    def _weight(self, name: str) -> Tensor:
+        return self._weights[f"{self._prefix}{name}"]
 
     def keys_and_values(
         self, arena: Arena, states: Tensor, n_tokens: int, k_place: Tensor, v_place: Tensor

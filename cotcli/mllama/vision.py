@@ -126,8 +126,8 @@ class _Pass:
         hp, file, tower = self._tower._hparams, self._tower._file, self._tower
         ratio, tiles, patches = self._image.aspect_ratio_id, self._image.num_tiles, hp.num_patches
 
-        def gate(name: str) -> np.float32:
-            return np.tanh(file.array(name)[0])
+        def gate(name: str) -> float:
+            return float(np.tanh(file.array(name)[0]))
 
         table = np.empty((hp.max_num_tiles, patches, hp.hidden_size), np.float32)
         tile = file.array("v.pre_tile_embd.weight")[ratio].reshape(hp.max_num_tiles, 1, hp.hidden_size)

@@ -28,11 +28,11 @@ _lib: ctypes.CDLL = llama_cpp.llama_cpp._lib
 
 def _libraries() -> list[ctypes.CDLL]:
     """libllama, and on Windows the ggml DLLs beside it, since symbols there are not found through dependents."""
-    if sys.platform != "win32":
-        return [_lib]
-    folder = Path(llama_cpp.__file__).parent / "lib"
-    # Loading by the full path of a module that is already mapped gives that module, not a copy.
-    return [_lib, *(ctypes.CDLL(str(path)) for path in sorted(folder.glob("ggml*.dll")))]
+    if sys.platform == "win32":
+        folder = Path(llama_cpp.__file__).parent / "lib"
+        # Loading by the full path of a module that is already mapped gives that module, not a copy.
+        return [_lib, *(ctypes.CDLL(str(path)) for path in sorted(folder.glob("ggml*.dll")))]
+    return [_lib]
 
 
 _LIBRARIES = _libraries()

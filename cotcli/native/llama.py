@@ -77,7 +77,7 @@ class LlamaModel(ggml.Handle):
         self._vocab = llama_cpp.llama_model_get_vocab(self._handle)
 
     def _release(self, handle: int) -> None:
-        llama_cpp.llama_model_free(handle)  # type: ignore[arg-type]
+        llama_cpp.llama_model_free(handle)
 
     @property
     def n_vocab(self) -> int:
@@ -142,6 +142,17 @@ class LlamaModel(ggml.Handle):
         """The ``llama_vocab`` pointer, for samplers that need it."""
         return self._vocab
 
+    @property
+    def quantization(self) -> str:
+        """The file's type under llama.cpp's name, such as Q4_K_M or F16."""
+        import gguf
+
+        try:
+            name = gguf.LlamaFileType(llama_cpp.llama_model_ftype(self.handle)).name
+        except ValueError:
+            return "unknown"
+        return str(name).removeprefix("MOSTLY_").removeprefix("ALL_")
+
 
 class LlamaContext(ggml.Handle):
     """Owns a ``llama_context`` whose graph evaluation calls back into Python, node by node.
@@ -196,7 +207,7 @@ class LlamaContext(ggml.Handle):
         self._n_vocab = model.n_vocab
 
     def _release(self, handle: int) -> None:
-        llama_cpp.llama_free(handle)  # type: ignore[arg-type]
+        llama_cpp.llama_free(handle)
 
     @property
     def n_ctx(self) -> int:
@@ -277,7 +288,7 @@ class SamplerChain(ggml.Handle):
         self._handle = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
 
     def _release(self, handle: int) -> None:
-        llama_cpp.llama_sampler_free(handle)  # type: ignore[arg-type]
+        llama_cpp.llama_sampler_free(handle)
 
     def add(self, name: str, *args: Any) -> SamplerChain:
         """Adds ``llama_sampler_init_{name}(*args)`` at the end of the chain."""
@@ -287,10 +298,17 @@ class SamplerChain(ggml.Handle):
         llama_cpp.llama_sampler_chain_add(self.handle, sampler)
         return self
 
+    def add_grammar(self, model: LlamaModel, grammar: str, root: str) -> SamplerChain:
+        """Adds a GBNF grammar over the model's vocabulary, from rule ``root`` on."""
+        return self.add("grammar", model.vocab, grammar.encode(), root.encode())
+
     def sample(self, context: LlamaContext, index: int) -> int:
         """Draws the token after the batch's token ``index`` and accepts it (llama_sampler_sample)."""
         return int(llama_cpp.llama_sampler_sample(self.handle, context.handle, index))
 
-    def accept(self, token: int) -> None:
-        """Tells the samplers of a token that was not drawn by them."""
-        llama_cpp.llama_sampler_accept(self.handle, token)
+
+def json_schema_to_grammar(schema: str) -> str:
+    """GBNF with the rule ``root`` for a JSON Schema, by llama-cpp-python's converter."""
+    from llama_cpp.llama_grammar import json_schema_to_gbnf
+
+    return str(json_schema_to_gbnf(schema))

@@ -1,0 +1,387 @@
+"""The data path from a picture and a question to a staged answer, top to bottom.
+
+    image -> tiles -> vision states -> prompt -> tokens -> text -> stage events -> Answer
+
+Each step is another module's; this one calls them in order and keeps the time.
+"""
+
+from __future__ import annotations
+
+import codecs
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cotcli.answer import Answer, AnswerScore, GenerationParams, ImageInfo, ModelInfo, Timing, TokenScore, Usage
+from cotcli.engine import Engine, EngineOptions, TokenSequence
+from cotcli.errors import ResourceError, UsageError
+from cotcli.image import LoadedImage, PreparedImage, load_image, prepare_image
+from cotcli.mllama.cross_attention import ImageKV
+from cotcli.prompt import build_prompt
+from cotcli.registry import ResolvedModel, resolve
+from cotcli.sampling import build_sampler, conclusion_grammar
+from cotcli.stages import StageEvent, StageParser, StageStart
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Progress = Callable[[str, int, int], None]
+"""Called with a phase ("load", "image", "prompt" or "decode"), what is done, and all there is to do."""
+
+
+def load(
+    model: str,
+    *,
+    gpu_layers: int = 0,
+    threads: int | None = None,
+    context_length: int = 4096,
+    max_sequences: int = 8,
+    kv_type: str | None = None,
+    on_progress: Progress | None = None,
+) -> Reasoner:
+    """Loads a model by name or by the path of its GGUF pair.
+
+    Args:
+        model: a name in the registry ("demo"), or a path as ``cotcli.registry.resolve`` takes it.
+        gpu_layers, threads, context_length, max_sequences, kv_type: see ``cotcli.engine.EngineOptions``.
+        on_progress: called while loading, and by every later call of the model.
+
+    Raises:
+        ModelError: no such model, or its files are broken.
+        ResourceError: no memory for it.
+    """
+    options = EngineOptions(
+        gpu_layers=gpu_layers,
+        threads=threads,
+        context_length=context_length,
+        max_sequences=max_sequences,
+        kv_type=kv_type,
+    )
+    return Reasoner(resolve(model), options, on_progress)
+
+
+class Reasoner:
+    """A loaded model that answers questions about pictures.
+
+    Args:
+        model: where its files are and what the registry says of it.
+    """
+
+    def __init__(
+        self, model: ResolvedModel, options: EngineOptions | None = None, on_progress: Progress | None = None
+    ) -> None:
+        self._progress = on_progress or (lambda phase, done, total: None)
+        self._spec = model.spec
+        begin = time.perf_counter()
+        self.engine = Engine(
+            model.language,
+            model.mmproj,
+            options,
+            on_load=lambda share: self._progress("load", round(share * 100), 100),
+        )
+        self._load_ms = _since(begin)
+        self.info = ModelInfo(
+            name=model.spec.name,
+            quant=self.engine.model.quantization,
+            sha256=model.sha256,
+            device=self.engine.device_name,
+        )
+        self.defaults = model.spec.params
+        self._last_image: _EncodedImage | None = None
+
+    def ask(
+        self,
+        image: str | Path | bytes | Image | LoadedImage | None,
+        question: str,
+        params: GenerationParams | None = None,
+        **overrides: Any,
+    ) -> Answer:
+        """The whole answer to one question; see ``stream``."""
+        answer: Answer | None = None
+        for event in self.stream(image, question, params, **overrides):
+            if isinstance(event, Answer):
+                answer = event
+        assert answer is not None  # stream ends with one
+        return answer
+
+    def stream(
+        self,
+        image: str | Path | bytes | Image | LoadedImage | None,
+        question: str,
+        params: GenerationParams | None = None,
+        **overrides: Any,
+    ) -> Iterator[StageEvent | Answer]:
+        """Stage events as the model writes, then the ``Answer``.
+
+        Args:
+            image: a path, URL, bytes, Pillow image or what ``load_image`` gave; None asks without a picture.
+            params: how to generate; the model's own defaults when None.
+            overrides: single fields of ``GenerationParams`` to change.
+
+        Ctrl-C while the model writes ends the answer: the last item then has finish_reason "interrupted".
+
+        Raises:
+            ImageError: the picture cannot be read.
+            ResourceError: the question does not fit the context, or memory ran out.
+        """
+        params = replace(params or self.defaults, **overrides)
+        begin = time.perf_counter()
+        encoded = self._encode(image)
+        image_ms = _since(begin)
+
+        begin = time.perf_counter()
+        prompt = self._prompt(question, encoded)
+        sequence = self.engine.sequence(encoded.kv if encoded else None)
+        try:
+            self._progress("prompt", 0, len(prompt))
+            self.engine.prefill(sequence, prompt)
+            self._progress("prompt", len(prompt), len(prompt))
+            prompt_ms = _since(begin)
+
+            begin = time.perf_counter()
+            writer = _Writer(self, sequence, params)
+            yield from writer.write()
+            decode_ms = _since(begin)
+        finally:
+            self.engine.drop(sequence)
+
+        load_ms, self._load_ms = self._load_ms, 0.0
+        parser = writer.parser
+        yield Answer(
+            question=question,
+            image=encoded.info if encoded else None,
+            stages=parser.stages,
+            answer=parser.answer,
+            raw=parser.raw,
+            finish_reason=writer.finish_reason,
+            model=self.info,
+            params=params,
+            usage=Usage(len(prompt), writer.n_tokens, encoded.num_tiles if encoded else 0),
+            timing=Timing(load_ms, image_ms, prompt_ms, decode_ms),
+            cut_in=writer.cut_in,
+        )
+
+    def score(self, image: str | Path | bytes | Image | LoadedImage | None, question: str, answer: str) -> AnswerScore:
+        """How likely the model is to answer a question with exactly this text.
+
+        Args:
+            answer: the assistant's text as the model would write it, tags included where it writes tags.
+
+        Raises:
+            UsageError: the answer is empty.
+        """
+        begin = time.perf_counter()
+        encoded = self._encode(image)
+        image_ms = _since(begin)
+        model = self.engine.model
+        tokens = model.tokenize(answer)
+        if not tokens:
+            raise UsageError("there is no answer to score", "Give one: --answer TEXT")
+        begin = time.perf_counter()
+        prompt = self._prompt(question, encoded, len(tokens))
+        sequence = self.engine.sequence(encoded.kv if encoded else None)
+        try:
+            self.engine.prefill(sequence, prompt)
+            prompt_ms = _since(begin)
+            begin = time.perf_counter()
+            logprobs = [_log_softmax(self.engine.logits(sequence), tokens[0])]
+            for row, token in zip(self.engine.each_logits(sequence, tokens[:-1]), tokens[1:], strict=True):
+                logprobs.append(_log_softmax(row, token))
+        finally:
+            self.engine.drop(sequence)
+        load_ms, self._load_ms = self._load_ms, 0.0
+        return AnswerScore(
+            question=question,
+            image=encoded.info if encoded else None,
+            answer=answer,
+            tokens=tuple(
+                TokenScore(model.token_bytes(token, special=True).decode("utf-8", "replace"), token, logprob)
+                for token, logprob in zip(tokens, logprobs, strict=True)
+            ),
+            model=self.info,
+            usage=Usage(len(prompt), len(tokens), encoded.num_tiles if encoded else 0),
+            timing=Timing(load_ms, image_ms, prompt_ms, _since(begin)),
+        )
+
+    def _encode(self, image: str | Path | bytes | Image | LoadedImage | None) -> _EncodedImage | None:
+        """The picture's keys and values; those of the picture before are kept, since questions come in rows."""
+        if image is None:
+            return None
+        loaded = image if isinstance(image, LoadedImage) else load_image(image)
+        info = ImageInfo(loaded.source, loaded.sha256, loaded.width, loaded.height)
+        last = self._last_image
+        if last is not None and last.info.sha256 == loaded.sha256:
+            return replace(last, info=info)
+        prepared: PreparedImage = prepare_image(loaded, self.engine.hparams.image)
+        states = self.engine.encode(prepared, lambda done, total: self._progress("image", done, total))
+        self._forget_image()
+        kv = self.engine.load_image(states, prepared.num_tiles)
+        self._last_image = _EncodedImage(info, prepared.num_tiles, kv)
+        return self._last_image
+
+    def _forget_image(self) -> None:
+        if self._last_image is not None:
+            self.engine.release_image(self._last_image.kv)
+            self._last_image = None
+
+    def _prompt(self, question: str, encoded: _EncodedImage | None, n_more: int = 1) -> list[int]:
+        engine = self.engine
+        image_token = engine.image_token if encoded else None
+        prompt = build_prompt(engine.model, question, image_token, self._spec.bos_count)
+        if len(prompt) + n_more > engine.context.n_ctx:
+            raise ResourceError(
+                f"the prompt has {len(prompt)} tokens and the context {engine.context.n_ctx}",
+                f"Make it larger: --ctx {len(prompt) + 1024}",
+            )
+        return prompt
+
+    def close(self) -> None:
+        """Frees the model."""
+        self._forget_image()
+        self.engine.close()
+
+    def __enter__(self) -> Reasoner:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class _EncodedImage:
+    info: ImageInfo
+    num_tiles: int
+    kv: ImageKV
+
+
+class _Writer:
+    """Writes one answer: draws tokens, decodes their text, parses stages, keeps the limits."""
+
+    def __init__(self, reasoner: Reasoner, sequence: TokenSequence, params: GenerationParams) -> None:
+        self._engine, self._sequence, self._params = reasoner.engine, sequence, params
+        self._progress = reasoner._progress
+        form = reasoner._spec.stages
+        self.parser = StageParser(form)
+        self._tagged = form.implicit is None
+        self._grammar = conclusion_grammar(params, "</CONCLUSION>" if self._tagged else "")
+        self._constrained = self._grammar is not None and not self._tagged
+        self._limits = dict(params.stage_max_tokens)
+        self._stage_tokens = 0
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self.n_tokens = 0
+        self.finish_reason = "stop"
+        self.cut_in: str | None = None
+
+    def write(self) -> Iterator[StageEvent]:
+        """Events until the answer ends, whatever ends it."""
+        self._start_sampler()
+        try:
+            yield from self._write()
+        except KeyboardInterrupt:
+            self._end("interrupted")
+        finally:
+            self._sampler.close()
+        yield from self.parser.feed(self._decoder.decode(b"", final=True))
+        yield from self.parser.close()
+
+    def _write(self) -> Iterator[StageEvent]:
+        engine, model = self._engine, self._engine.model
+        while not self._ended():
+            token = self._sampler.sample(engine.context, engine.output_of(self._sequence))
+            if model.is_end_of_generation(token):
+                if not self._waits_for_conclusion:
+                    return
+                # The model would stop without the conclusion it was told to choose: open it.
+                yield from self._force("\n\n<CONCLUSION>")
+                self._constrain()
+                continue
+            self.n_tokens += 1
+            self._progress("decode", self.n_tokens, self._params.max_tokens)
+            yield from self._take(token, self._decoder.decode(model.token_bytes(token, special=True)))
+            yield from self._keep_stage_limit()
+
+    def _ended(self) -> bool:
+        if self.finish_reason == "stage_length" and self.cut_in:
+            return True
+        if self.n_tokens >= self._params.max_tokens:
+            self._end("length")
+        elif self._sequence.length >= self._engine.context.n_ctx:
+            self._end("context")
+        else:
+            return False
+        return True
+
+    def _take(self, token: int, piece: str) -> Iterator[StageEvent]:
+        """Parses a token's text and decodes the token."""
+        stage_before = self.parser.stage
+        if self._waits_for_conclusion:
+            for position, character in enumerate(piece, 1):
+                events = self.parser.feed(character)
+                yield from events
+                if any(isinstance(event, StageStart) and event.stage == "conclusion" for event in events):
+                    rest = piece[position:]
+                    if rest.strip():
+                        # The token goes on past the tag with text that no grammar has seen: write the tag without it.
+                        yield from self._force(piece[:position], parsed=True)
+                    else:
+                        yield from self.parser.feed(rest)
+                        self._engine.step([(self._sequence, token)])
+                    self._constrain()
+                    self._stage_tokens = 0
+                    return
+        else:
+            yield from self.parser.feed(piece)
+        self._engine.step([(self._sequence, token)])
+        self._stage_tokens = self._stage_tokens + 1 if self.parser.stage == stage_before else 0
+
+    def _keep_stage_limit(self) -> Iterator[StageEvent]:
+        """Closes a stage that has used up its own limit; in the conclusion that ends the answer."""
+        stage = self.parser.stage
+        if stage is None or self._stage_tokens < self._limits.get(stage, self._params.max_tokens):
+            return
+        if stage == "conclusion":
+            self._end("stage_length")
+        else:
+            self.finish_reason = "stage_length"
+            yield from self._force(f"</{stage.upper()}>\n\n")
+
+    def _force(self, text: str, *, parsed: bool = False) -> Iterator[StageEvent]:
+        """Writes text of ours into the answer."""
+        tokens = self._engine.model.tokenize(text)
+        self._engine.extend([(self._sequence, tokens)])
+        self.n_tokens += len(tokens)
+        self._stage_tokens = 0
+        if not parsed:
+            yield from self.parser.feed(text)
+
+    @property
+    def _waits_for_conclusion(self) -> bool:
+        return self._grammar is not None and not self._constrained
+
+    def _constrain(self) -> None:
+        self._constrained = True
+        self._sampler.close()
+        self._start_sampler()
+
+    def _start_sampler(self) -> None:
+        grammar = self._grammar if self._constrained else None
+        self._sampler = build_sampler(self._engine.model, self._params, grammar)
+
+    def _end(self, reason: str) -> None:
+        self.finish_reason = reason
+        self.cut_in = self.parser.stage
+
+
+def _log_softmax(logits: np.ndarray[Any, np.dtype[np.float32]], token: int) -> float:
+    """Natural log-probability of one token, in float64."""
+    shifted = logits.astype(np.float64) - float(logits.max())
+    return float(shifted[token] - math.log(np.exp(shifted).sum()))
+
+
+def _since(begin: float) -> float:
+    return (time.perf_counter() - begin) * 1000.0
