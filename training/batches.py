@@ -47,13 +47,21 @@ class Batch:
 
 
 class Batcher:
-    """An endless, seeded stream of batches."""
+    """An endless, seeded stream of batches; worker `rank` of `workers` makes its share of each."""
 
     def __init__(
-        self, processor: MllamaImageProcessorPil, encoder: PromptEncoder, seed: int, pictures: int, questions: int
+        self,
+        processor: MllamaImageProcessorPil,
+        encoder: PromptEncoder,
+        seed: int,
+        pictures: int,
+        questions: int,
+        rank: int = 0,
+        workers: int = 1,
     ) -> None:
         self._processor, self._encoder = processor, encoder
         self._seed, self._pictures, self._questions = seed, pictures, questions
+        self._rank, self._workers = rank, workers
 
     def stream(self, first: int, max_objects: int = MAX_OBJECTS, pool: int = 6) -> Iterator[Batch]:
         """Batches from number `first` on. `pool` batches are drawn at once and sorted by objects, to save padding."""
@@ -66,7 +74,7 @@ class Batcher:
             groups = [scenes[i : i + self._pictures] for i in range(0, len(scenes), self._pictures)]
             rng.shuffle(groups)
             for group in groups[skip:]:
-                yield self.make(group, rng.getrandbits(40))
+                yield self.make(group[self._rank :: self._workers], rng.getrandbits(40))
             block, skip = block + 1, 0
 
     def make(self, scenes: list[Scene], seed: int) -> Batch:

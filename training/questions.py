@@ -101,7 +101,7 @@ def make_question(scene: Scene, rng: random.Random, kind: str | None = None) -> 
         return _subtract(scene, rng)
     if kind == "compare":
         return _compare(scene, rng)
-    found = _filter(scene, rng)
+    found = _filter(scene, rng, real=0.4)
     text = rng.choice(_EXISTS).format(found.singular)
     return _finish(rng, "exists", text, (found,), "", "Yes" if _number(scene, found) else "No")
 
@@ -121,14 +121,14 @@ def _number(scene: Scene, found: Filter) -> int:
     return sum(found.matches(item) for item in scene.objects)
 
 
-def _filter(scene: Scene, rng: random.Random, width: int | None = None) -> Filter:
-    """A filter on one to three attributes, more often than not taken from an object that is there."""
+def _filter(scene: Scene, rng: random.Random, real: float = 0.65) -> Filter:
+    """A filter on one to three attributes, with probability `real` taken from an object that is there."""
     item = rng.choice(scene.objects)
-    real = rng.random() < 0.65
-    size = item.size if real else rng.choice(SIZES)
-    colour = item.colour if real else rng.choice(tuple(COLOURS))
-    shape = item.shape if real else rng.choice(SHAPES)
-    width = width or rng.choices((1, 2, 3), (5, 4, 1))[0]
+    taken = rng.random() < real
+    size = item.size if taken else rng.choice(SIZES)
+    colour = item.colour if taken else rng.choice(tuple(COLOURS))
+    shape = item.shape if taken else rng.choice(SHAPES)
+    width = rng.choices((1, 2, 3), (5, 4, 1) if real > 0.5 else (3, 5, 2))[0]
     kept = set(rng.sample(("size", "colour", "shape"), width))
     return Filter(
         size if "size" in kept else None, colour if "colour" in kept else None, shape if "shape" in kept else None

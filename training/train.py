@@ -13,6 +13,7 @@ import argparse
 import math
 import os
 import sys
+import tempfile
 import time
 from collections import deque
 from dataclasses import asdict, dataclass
@@ -20,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import distributed, nn
+from torch.multiprocessing.spawn import spawn
 from transformers import MllamaForConditionalGeneration
 
 from training.batches import IGNORE, Batch, Batcher
@@ -49,13 +51,13 @@ class Options:
     seed: int = 0
     minutes: float | None = None
     steps: int | None = None
-    pictures: int = 16
-    questions: int = 2
-    vision_share: float = 0.15
+    pictures: int = 24
+    questions: int = 1
+    vision_share: float = 0.22
     vision_pictures: int = 32
     learning_rate: float = 1e-3
-    patch_loss: float = 0.3
-    threads: int = 2
+    patch_loss: float = 0.5
+    workers: int = 2
     log_every: int = 20
     save_minutes: float = 4.0
 
@@ -66,7 +68,6 @@ class Progress:
 
     step: int = 0
     elapsed: float = 0.0  # seconds, over all sittings
-    vision_steps: int | None = None  # set when the second phase begins
 
 
 class PatchHead(nn.Module):
@@ -93,11 +94,11 @@ class PatchHead(nn.Module):
 class Run:
     """A training run in a folder: `checkpoint/` is what others use, `state.pt` what the run goes on from."""
 
-    def __init__(self, out: Path, options: Options) -> None:
-        self.out, self.options = out, options
+    def __init__(self, out: Path, options: Options, rank: int = 0) -> None:
+        self.out, self.options, self.rank = out, options, rank
         self.progress = Progress()
         torch.manual_seed(options.seed)
-        torch.set_num_threads(options.threads)
+        torch.set_num_threads(1)
         out.mkdir(parents=True, exist_ok=True)
         self.tokenizer = train_tokenizer(sample_texts(6000, options.seed))
         self.encoder = PromptEncoder(self.tokenizer)
@@ -131,31 +132,52 @@ class Run:
         options = self.options
         began = time.monotonic() - self.progress.elapsed
         saved = time.monotonic()
-        batches = None
+        batches, phase_of_batches = None, None
         recent: deque[tuple[float, ...]] = deque(maxlen=options.log_every)
-        while (share := self.share()) < 1:
+        while (share := self._agreed(self.share())) < 1:
             in_vision_phase = share < options.vision_share
-            if not in_vision_phase and self.progress.vision_steps is None:
-                self.progress.vision_steps = self.progress.step
-                batches = None
-            if batches is None:
+            if batches is None or in_vision_phase != phase_of_batches:
+                phase_of_batches = in_vision_phase
                 batches = self._batcher(in_vision_phase).stream(self.progress.step)
             rate = self._set_rate(share)
             recent.append(self._step(next(batches), in_vision_phase))
             self.progress.step += 1
             self.progress.elapsed = time.monotonic() - began
+            if self.rank != 0:
+                continue
             if self.progress.step % options.log_every == 0:
                 self._log(share, rate, recent)
             if time.monotonic() - saved > 60 * options.save_minutes:
                 self.save()
                 saved = time.monotonic()
+        if self.rank != 0:
+            return
         self.save()
         print(f"done: {self.progress.step} steps, {self.progress.elapsed / 60:.1f} min, {self.out / 'checkpoint'}")
 
     def _batcher(self, in_vision_phase: bool) -> Batcher:
         options = self.options
         pictures, questions = (options.vision_pictures, 1) if in_vision_phase else (options.pictures, options.questions)
-        return Batcher(self.processor, self.encoder, options.seed, pictures, questions)
+        return Batcher(self.processor, self.encoder, options.seed, pictures, questions, self.rank, options.workers)
+
+    def _agreed(self, share: float) -> float:
+        """The first worker's share: clocks differ, and all must switch phase and stop at the same step."""
+        if self.options.workers == 1:
+            return share
+        told = torch.tensor(share, dtype=torch.float64)
+        distributed.broadcast(told, 0)
+        return float(told)
+
+    def _average_gradients(self) -> None:
+        """One exchange a step, so that a worker held up by other programs costs its own time only once."""
+        if self.options.workers == 1:
+            return
+        gradients = [weight.grad for weight in self.weights if weight.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        distributed.all_reduce(flat)
+        flat /= self.options.workers
+        for gradient, part in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
 
     def _set_rate(self, share: float) -> float:
         """Warmup and cosine to zero, once for each phase."""
@@ -192,6 +214,7 @@ class Run:
             loss = answer_loss + self.options.patch_loss * patch_loss
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        self._average_gradients()
         nn.utils.clip_grad_norm_(self.weights, 1.0)
         self.optimizer.step()
         return answer_loss.item(), patch_loss.item(), read.item(), right.item(), float(tokens)
@@ -244,18 +267,34 @@ def save_checkpoint(model: Any, tokenizer: Any, processor: Any, folder: Path) ->
     partial.rmdir()
 
 
+def _work(rank: int, out: Path, options: Options, meeting: str) -> None:
+    distributed.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=options.workers)
+    Run(out, options, rank).train()
+    distributed.destroy_process_group()
+
+
+def train(out: Path, options: Options) -> None:
+    """Trains in this process, or in `options.workers` processes of one thread each that average their gradients."""
+    if options.workers == 1:
+        Run(out, options).train()
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        meeting = str(Path(folder) / "meeting")
+        spawn(_work, (out, options, meeting), nprocs=options.workers)  # type: ignore[no-untyped-call]
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; continued if it holds one")
     parser.add_argument("--seed", type=int, default=Options.seed)
-    parser.add_argument("--threads", type=int, default=Options.threads)
+    parser.add_argument("--workers", type=int, default=Options.workers, help="processes of one thread each")
     parser.add_argument("--learning-rate", type=float, default=Options.learning_rate)
     length = parser.add_mutually_exclusive_group(required=True)
     length.add_argument("--minutes", type=float, help="train for so long")
     length.add_argument("--steps", type=int, help="train so many steps")
     given = vars(parser.parse_args())
-    Run(given.pop("out"), Options(**given)).train()
+    train(given.pop("out"), Options(**given))
 
 
 if __name__ == "__main__":
