@@ -179,8 +179,15 @@ def _unknown(text: str) -> ModelNotFoundError:
         return ModelNotFoundError(f"there is no model {text}", "To see what is installed: cotcli model ls")
     hint = "The bundled model runs now: cotcli demo"
     if spec.repo:
-        hint = f"To install it: cotcli convert {spec.repo} --name {spec.name}. {hint}"
+        hint = f"To install it: {how_to_install(spec)}. {hint}"
     return ModelNotFoundError(f"the model {spec.name} is not installed", hint)
+
+
+def how_to_install(spec: ModelSpec) -> str:
+    """The commands that install a model, in one line."""
+    if spec.repo is None:
+        return "pip install --force-reinstall cotcli"
+    return f"hf download {spec.repo} --local-dir {spec.name}; cotcli convert {spec.name}"
 
 
 def _pairs_of(name: str) -> list[ResolvedModel]:

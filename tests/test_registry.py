@@ -49,7 +49,7 @@ def test_nothing_installed_names_the_next_command() -> None:
     assert caught.value.exit_code == 4
     assert caught.value.message == "the model llava-cot is not installed"
     assert caught.value.hint == (
-        "To install it: cotcli convert Xkev/Llama-3.2V-11B-cot --name llava-cot. "
+        "To install it: hf download Xkev/Llama-3.2V-11B-cot --local-dir llava-cot; cotcli convert llava-cot. "
         "The bundled model runs now: cotcli demo"
     )
 

@@ -1,0 +1,186 @@
+"""One question about some pictures, from the command line to the exit code; `ask` and `demo` are this.
+
+The order keeps waits and failures cheap: options, then pictures, then the model.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, cast
+
+from cotcli.answer import Answer, GenerationParams
+from cotcli.cli.output import OutputOptions, make_output, make_progress
+from cotcli.cli.run import known, note, say
+from cotcli.errors import Interrupted
+from cotcli.render import Output
+from cotcli.render.progress import ProgressLine
+from cotcli.render.record import problem_of
+from cotcli.stages import StageDelta, StageEvent, StageStart
+
+if TYPE_CHECKING:
+    from cotcli.generate import Reasoner
+    from cotcli.image import LoadedImage
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """What the command line says about the model and how to load it; None is the default."""
+
+    model: str | None = None
+    gpu_layers: int = 0
+    threads: int | None = None
+    context: int | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A question, its pictures as the user named them, and the options.
+
+    `params` holds what the command line says about generation; the rest are the model's own defaults.
+    """
+
+    question: str
+    images: Sequence[str]
+    load: LoadOptions = LoadOptions()
+    params: Mapping[str, Any] = field(default_factory=dict)
+    output: OutputOptions = field(default_factory=OutputOptions)
+
+
+def answer_all(job: Job) -> int:
+    """Answers and prints.
+
+    Returns:
+        The exit code: 0, or that of the first answer that is not a whole one.
+
+    Raises:
+        CotcliError: there is no answer at all; a record of it has been printed where records are.
+    """
+    GenerationParams(**job.params)  # refuses bad values before anything slow
+    images = _checked(job)
+    several = len(images) > 1
+    output, progress = make_output(job.output, headers=several), make_progress(job.output)
+    codes: list[int] = []
+    with ExitStack() as stack:
+        with recorded(output, job.question):
+            reasoner = stack.enter_context(loaded(job.load, job.output, progress, lambda: output.live))
+        params = replace(reasoner.defaults, **job.params)
+        for name, image in images:
+            with recorded(output, job.question, name):
+                output.start(name, job.question)
+                problem = problem_of(_answer(reasoner, image, job.question, params, output, progress))
+            if problem is not None:
+                say(problem, about=name if several else None)
+                codes.append(problem.exit_code)
+                if isinstance(problem, Interrupted):
+                    return problem.exit_code
+    return codes[0] if codes else 0
+
+
+def _checked(job: Job) -> list[tuple[str, LoadedImage | str]]:
+    """Reads every picture, so that a broken one is found before the model loads.
+
+    The pixels are kept where they cannot be read again, and of the first; many large pictures would fill memory.
+    """
+    from cotcli.image import expand_sources, load_image
+
+    output = make_output(job.output, headers=False)
+    with recorded(output, job.question):
+        sources = expand_sources(job.images)
+    images: list[tuple[str, LoadedImage | str]] = []
+    for source in sources:
+        with recorded(output, job.question, source):
+            image = load_image(source)
+        images.append((source, source if images and os.path.isfile(source) else image))
+    return images
+
+
+def _answer(
+    reasoner: Reasoner,
+    image: LoadedImage | str,
+    question: str,
+    params: GenerationParams,
+    output: Output,
+    progress: ProgressLine,
+) -> Answer:
+    """Streams one answer to the output. Ctrl-C ends it early, and what has been written is kept."""
+    stream = cast("Generator[StageEvent | Answer]", reasoner.stream(image, question, params))
+    answer: Answer | None = None
+    try:
+        try:
+            for item in stream:
+                answer = _show(item, output, progress) or answer
+        except KeyboardInterrupt:
+            # If it came while this side was at work, the generator stands at a yield and has yet to hear of it.
+            answer = answer or _show(stream.throw(KeyboardInterrupt()), output, progress)
+            for item in stream:
+                answer = _show(item, output, progress) or answer
+    finally:
+        progress.hide()
+    if answer is None:
+        raise KeyboardInterrupt
+    output.answer(answer)
+    return answer
+
+
+def _show(item: StageEvent | Answer, output: Output, progress: ProgressLine) -> Answer | None:
+    """Passes an event on; an answer is given back."""
+    if isinstance(item, Answer):
+        return item
+    if not isinstance(item, StageDelta) or (item.stage is None and item.text.strip()):
+        progress.hide()
+    progress.stage = item.stage if isinstance(item, StageStart) else progress.stage
+    output.event(item)
+    return None
+
+
+@contextmanager
+def recorded(output: Output, question: str, image: str | None = None) -> Iterator[None]:
+    """Gives an error its record, where there are records, before it goes on to the end of the process."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except (Exception, KeyboardInterrupt) as cause:
+        error = known(cause)
+        output.error(error, image, question)
+        if error is cause:
+            raise
+        raise error from cause
+
+
+@contextmanager
+def loaded(
+    options: LoadOptions, output: OutputOptions, progress: ProgressLine, live: Callable[[], bool]
+) -> Iterator[Reasoner]:
+    """The model, for as long as it is needed.
+
+    Args:
+        live: whether text is being written where the progress line would go.
+    """
+    import cotcli
+    from cotcli.registry import default_model, resolve
+
+    name = options.model or default_model()
+    if output.verbose:
+        model = resolve(name)
+        note(f"{model.spec.name} {model.quant}, {model.language}, {model.mmproj}")
+    if output.verbose > 1:
+        from cotcli.native import log
+
+        log.show(True)
+
+    def on_progress(phase: str, done: int, total: int) -> None:
+        if not live():
+            progress.update(phase, done, total)
+
+    settings: dict[str, Any] = {"gpu_layers": options.gpu_layers, "threads": options.threads}
+    if options.context is not None:
+        settings["context_length"] = options.context
+    try:
+        with cotcli.load(name, on_progress=on_progress, **settings) as reasoner:
+            yield reasoner
+    finally:
+        progress.hide()

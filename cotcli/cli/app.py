@@ -1,0 +1,45 @@
+"""All commands under one name."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cotcli import __version__
+from cotcli.cli import ask, convert, demo, model, schema, score
+
+app = typer.Typer(
+    name="cotcli",
+    help="Runs LLaVA-CoT, a vision model that thinks out loud, on stock llama.cpp.",
+    epilog="COTCLI_HOME: where models are kept. COTCLI_DEBUG=1: tracebacks. NO_COLOR: no colours.",
+    no_args_is_help=True,
+    add_completion=False,
+    # Plain help: rich's takes longer to import than the rest of the command line together.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"cotcli {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command("ask")(ask.ask)
+app.command("demo")(demo.demo)
+app.command("score")(score.score)
+app.command("convert")(convert.convert)
+app.add_typer(model.app, name="model")
+app.command("schema")(schema.schema)

@@ -1,0 +1,55 @@
+"""`cotcli ask`: staged answers to one question about some pictures."""
+
+from __future__ import annotations
+
+import typer
+
+from cotcli.cli import options
+from cotcli.cli.answering import Job, LoadOptions, answer_all
+from cotcli.cli.output import OutputOptions
+
+
+def ask(
+    question: options.Question,
+    images: options.Images,
+    model: options.Model = None,
+    show: options.Show = None,
+    json: options.Json = False,
+    stream_json: options.StreamJson = False,
+    choices: options.Choices = None,
+    schema: options.Schema = None,
+    temperature: options.Temperature = None,
+    top_p: options.TopP = None,
+    top_k: options.TopK = None,
+    min_p: options.MinP = None,
+    repeat_penalty: options.RepeatPenalty = None,
+    seed: options.Seed = None,
+    max_tokens: options.MaxTokens = None,
+    stage_max_tokens: options.StageMaxTokens = None,
+    gpu_layers: options.GpuLayers = 0,
+    threads: options.Threads = None,
+    ctx: options.Context = None,
+    color: options.Color = "auto",
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = 0,
+) -> None:
+    """Answer a question about pictures, in stages.
+
+    The stages are summary, caption, reasoning and conclusion. A terminal shows them as they are written, a pipe gets
+    the conclusion alone.
+    """
+    output = OutputOptions(json, stream_json, options.parse_show(show), color, verbose, quiet)
+    params = options.given(
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        min_p=min_p,
+        repeat_penalty=repeat_penalty,
+        seed=options.parse_seed(seed),
+        max_tokens=max_tokens,
+        stage_max_tokens=options.parse_stage_limits(stage_max_tokens),
+        choices=options.parse_choices(choices),
+        json_schema=options.read_schema(schema),
+    )
+    load = LoadOptions(model, gpu_layers, threads, ctx)
+    raise typer.Exit(answer_all(Job(question, images, load, params, output)))

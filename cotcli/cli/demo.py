@@ -1,0 +1,33 @@
+"""`cotcli demo`: the bundled model answers a question about a bundled picture. Needs no network."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import typer
+
+from cotcli.cli import options
+from cotcli.cli.answering import Job, LoadOptions, answer_all
+from cotcli.cli.output import OutputOptions
+from cotcli.cli.run import note
+
+MODEL = "demo"
+PICTURE = Path(__file__).parents[1] / "data" / "demo.png"
+QUESTION = "Subtract all small circles. Subtract all red objects. How many objects are left?"
+
+
+def demo(
+    show: options.Show = None,
+    json: options.Json = False,
+    stream_json: options.StreamJson = False,
+    threads: options.Threads = None,
+    color: options.Color = "auto",
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = 0,
+) -> None:
+    """Ask the bundled model about a bundled picture."""
+    output = OutputOptions(json, stream_json, options.parse_show(show), color, verbose, quiet)
+    if output.notes:
+        note(f"this is  {shlex.join(['cotcli', 'ask', QUESTION, str(PICTURE), '--model', MODEL])}")
+    raise typer.Exit(answer_all(Job(QUESTION, [str(PICTURE)], LoadOptions(MODEL, threads=threads), output=output)))

@@ -1,0 +1,130 @@
+"""The options that several commands share, and what their texts mean.
+
+Each alias is an annotation for a parameter of a command; each `parse_` function turns a text into a value or raises
+`UsageError`. None always means that the option was not given.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from cotcli.answer import MAX_SEED
+from cotcli.errors import UsageError
+from cotcli.stages import STAGES
+
+Question = Annotated[str, typer.Argument(metavar="QUESTION", help="What to ask.", show_default=False)]
+Images = Annotated[
+    list[str],
+    typer.Argument(metavar="IMAGE", help="Paths, globs, URLs, or - for stdin: one answer each.", show_default=False),
+]
+Image = Annotated[str, typer.Argument(metavar="IMAGE", help="A path, a URL, or - for stdin.", show_default=False)]
+
+Model = Annotated[
+    str | None,
+    typer.Option("--model", "-m", metavar="NAME|PATH", help="A name (cotcli model ls) or the language GGUF of a pair."),
+]
+GpuLayers = Annotated[
+    int, typer.Option("--gpu-layers", metavar="N", min=-1, help="Self-attention layers on the GPU; -1 is all.")
+]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads.  [default: all cores]")]
+Context = Annotated[int | None, typer.Option("--ctx", metavar="N", min=1, help="Context length in tokens.")]
+
+Temperature = Annotated[float | None, typer.Option("--temperature", metavar="T", help="0 is greedy.")]
+TopP = Annotated[float | None, typer.Option("--top-p", metavar="P", help="Most likely tokens up to this share.")]
+TopK = Annotated[int | None, typer.Option("--top-k", metavar="K", help="Most likely tokens; 0 is off.")]
+MinP = Annotated[float | None, typer.Option("--min-p", metavar="P", help="Least share of the likeliest token's.")]
+RepeatPenalty = Annotated[float | None, typer.Option("--repeat-penalty", metavar="R", help="1 is off.")]
+Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="-1 draws one.  [default: 0]")]
+MaxTokens = Annotated[int | None, typer.Option("--max-tokens", metavar="N", help="Limit of the whole answer.")]
+StageMaxTokens = Annotated[
+    list[str] | None,
+    typer.Option("--stage-max-tokens", metavar="STAGE=N", help="Limit of one stage; may be repeated."),
+]
+Choices = Annotated[
+    str | None, typer.Option("--choices", metavar="A,B,…", help="The conclusion is one of these, by grammar.")
+]
+Schema = Annotated[
+    Path | None,
+    typer.Option("--schema", metavar="FILE", help="The conclusion is JSON of this JSON Schema, by grammar."),
+]
+ScoredAnswer = Annotated[str, typer.Option("--answer", metavar="TEXT", help="The answer to score.", show_default=False)]
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON record a picture (cotcli schema).")]
+StreamJson = Annotated[bool, typer.Option("--stream-json", help="JSON events as they come, the record last.")]
+Show = Annotated[
+    str | None,
+    typer.Option(
+        "--show",
+        metavar="all|raw|STAGE,…",
+        help="Stages to show: summary, caption, reasoning, conclusion.  [default: all; conclusion in a pipe]",
+    ),
+]
+Color = Annotated[
+    Literal["auto", "always", "never"],
+    typer.Option("--color", help="Colours; always gives a pipe the terminal's view too."),
+]
+Verbose = Annotated[
+    int, typer.Option("--verbose", "-v", count=True, help="Say more; -vv adds llama.cpp's log.", show_default=False)
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")]
+
+
+def parse_show(text: str | None) -> tuple[str, ...] | None:
+    """`all`, `raw`, or stages separated by commas; in the order of an answer."""
+    if text is None:
+        return None
+    names = [name.strip().lower() for name in text.split(",") if name.strip()]
+    if names == ["all"]:
+        return STAGES
+    if names == ["raw"]:
+        return ("raw",)
+    unknown = [name for name in names if name not in STAGES]
+    if unknown or not names:
+        raise UsageError(f"--show does not know {unknown[0] if unknown else repr(text)}", _SHOW_HINT)
+    return tuple(stage for stage in STAGES if stage in names)
+
+
+_SHOW_HINT = f"It takes all, raw, or some of {','.join(STAGES)}"
+
+
+def parse_seed(seed: int | None) -> int | None:
+    """-1 draws a seed, which the record then states."""
+    return random.SystemRandom().randint(0, MAX_SEED) if seed == -1 else seed
+
+
+def parse_stage_limits(texts: list[str] | None) -> tuple[tuple[str, int], ...] | None:
+    """`STAGE=N` each."""
+    if not texts:
+        return None
+    limits = []
+    for text in texts:
+        stage, equals, number = text.partition("=")
+        if not equals or not number.strip().isdecimal():
+            raise UsageError(f"--stage-max-tokens takes STAGE=N, not {text}", "For example: reasoning=400")
+        limits.append((stage.strip().lower(), int(number)))
+    return tuple(limits)
+
+
+def parse_choices(text: str | None) -> tuple[str, ...] | None:
+    """Texts separated by commas, trimmed."""
+    return None if text is None else tuple(choice.strip() for choice in text.split(","))
+
+
+def read_schema(path: Path | None) -> str | None:
+    """The text of a JSON Schema."""
+    if path is None:
+        return None
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
+        raise UsageError(f"--schema {path}: {reason}") from None
+
+
+def given(**values: Any) -> dict[str, Any]:
+    """Those that are not None: what the command line says about parameters that have defaults elsewhere."""
+    return {name: value for name, value in values.items() if value is not None}

@@ -1,0 +1,134 @@
+"""The process as a whole: streams, errors and exit codes.
+
+Every exception ends here. What cotcli raises on purpose carries its exit code; what others raise is mapped in `known`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from cotcli.errors import CotcliError, ImageError, Interrupted, ResourceError, UsageError
+
+_BROKEN_PIPE = 128 + 13  # what a shell reports for a process that SIGPIPE ended
+_JSON_FLAGS = {"--json", "--stream-json"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        arguments: those after the program's name; None takes the process's own.
+
+    Returns:
+        The exit code.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    _use_utf8()
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        return _leave_pipe()
+    except BaseException as error:
+        if isinstance(error, SystemExit):
+            raise
+        known_error = known(error)
+        try:
+            say(known_error, error)
+        except BrokenPipeError:
+            return _leave_pipe()
+        return known_error.exit_code
+
+
+def _run(arguments: list[str]) -> int:
+    import typer
+
+    from cotcli.cli.app import app
+
+    try:
+        code = app(arguments, prog_name="cotcli", standalone_mode=False)
+    except typer.Abort:
+        raise Interrupted("interrupted") from None
+    except Exception as error:
+        # Typer's own errors: their classes have moved between releases, their methods have not.
+        if not hasattr(error, "format_message"):
+            raise
+        usage_error = _from_typer(error, arguments)
+        if usage_error is None:
+            return int(getattr(error, "exit_code", 2))
+        if _JSON_FLAGS & set(arguments):
+            from cotcli.render.jsonl import JsonOutput
+
+            JsonOutput(sys.stdout, stream="--stream-json" in arguments).error(usage_error, None, None)
+        raise usage_error from None
+    return code if isinstance(code, int) else 0
+
+
+def _from_typer(error: Exception, arguments: list[str]) -> UsageError | None:
+    """A wrong command line as our own error; None if all that is wrong is that there is none and help was printed."""
+    message = str(error.format_message())  # type: ignore[attr-defined]
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "cotcli"
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(message, file=sys.stderr)
+        return None
+    return UsageError(" ".join(message.split()).rstrip("."), f"To see what it takes: {command} --help")
+
+
+def known(error: BaseException) -> CotcliError:
+    """Any exception as one of ours."""
+    if isinstance(error, CotcliError):
+        return error
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted("interrupted")
+    if isinstance(error, MemoryError):
+        return ResourceError("out of memory", "Try a smaller quantization or --ctx")
+    if type(error).__name__ in ("DecompressionBombError", "UnidentifiedImageError"):
+        return ImageError(str(error))
+    if isinstance(error, OSError) and error.filename is not None:
+        return ResourceError(f"{error.filename}: {error.strerror}")
+    if isinstance(error, OSError):
+        return ResourceError(error.strerror or str(error))
+    summary = f"{type(error).__name__}: {error}".splitlines()[0]
+    return CotcliError(f"internal error: {summary}", "Please report it with what COTCLI_DEBUG=1 prints")
+
+
+def say(error: CotcliError, cause: BaseException | None = None, *, about: str | None = None) -> None:
+    """Prints an error on stderr: one line, and a second with the next step. A traceback if COTCLI_DEBUG is 1.
+
+    Args:
+        about: the picture it is about, where there are several.
+    """
+    from cotcli.render.text import clean
+
+    if cause is not None and os.environ.get("COTCLI_DEBUG") == "1":
+        traceback.print_exception(cause)
+    prefix = f"{about}: " if about else ""
+    for text in (f"cotcli: {prefix}{error.message}", error.hint):
+        if text:
+            print(" ".join(clean(text).split("\n")), file=sys.stderr)
+    sys.stderr.flush()
+
+
+def note(text: str) -> None:
+    """A line for the user on stderr."""
+    print(f"cotcli: {text}", file=sys.stderr, flush=True)
+
+
+def _use_utf8() -> None:
+    """UTF-8 on pipes and in files whatever the locale; what it cannot encode, as in a path of odd bytes, is escaped."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")
+
+
+def _leave_pipe() -> int:
+    """The reader has gone: says nothing, and keeps the interpreter from flushing into the closed pipe at exit."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    return _BROKEN_PIPE

@@ -1,0 +1,53 @@
+"""`cotcli score`: how likely the model is to give a certain answer, token by token."""
+
+from __future__ import annotations
+
+import sys
+
+from cotcli.answer import AnswerScore
+from cotcli.cli import options
+from cotcli.cli.answering import LoadOptions, loaded, recorded
+from cotcli.cli.output import OutputOptions, make_output, make_progress
+
+
+def score(
+    question: options.Question,
+    image: options.Image,
+    answer: options.ScoredAnswer,
+    model: options.Model = None,
+    json: options.Json = False,
+    gpu_layers: options.GpuLayers = 0,
+    threads: options.Threads = None,
+    ctx: options.Context = None,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = 0,
+) -> None:
+    """Print how likely a given answer is.
+
+    Each line is a token and its natural log-probability. The answer is scored exactly as it is given: write the tags
+    too, such as <CONCLUSION>, where the model would.
+    """
+    from cotcli.image import expand_sources, load_image
+    from cotcli.render.jsonl import write_json
+    from cotcli.render.record import score_record
+
+    output_options = OutputOptions(json=json, verbose=verbose, quiet=quiet)
+    output, progress = make_output(output_options, headers=False), make_progress(output_options)
+    with recorded(output, question, image):
+        [source] = expand_sources([image])
+        picture = load_image(source)
+        with loaded(LoadOptions(model, gpu_layers, threads, ctx), output_options, progress, lambda: False) as reasoner:
+            result = reasoner.score(picture, question, answer)
+    if json:
+        write_json(sys.stdout, score_record(result, image))
+    else:
+        sys.stdout.write(score_text(result))
+
+
+def score_text(score: AnswerScore) -> str:
+    """A line a token, log-probability first, the token as a JSON string; the sum last."""
+    import json
+
+    lines = [f"{token.logprob:10.5f}  {json.dumps(token.token, ensure_ascii=False)}\n" for token in score.tokens]
+    count = len(score.tokens)
+    return "".join(lines) + f"{score.logprob:10.5f}  sum of {count} tokens, perplexity {score.perplexity:.5g}\n"

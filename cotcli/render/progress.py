@@ -1,0 +1,80 @@
+"""What stderr shows while nothing else moves: loading, encoding layer by layer, reading the prompt, hidden stages.
+
+Only on a terminal; drawn by rich in place and wiped before anything else is written.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+_PHASES = {
+    "load": "Loading the model",
+    "image": "Encoding the picture",
+    "prompt": "Reading the question",
+    "decode": "Writing",
+}
+
+
+class ProgressLine:
+    """One line that says what is going on.
+
+    Args:
+        console: a rich console on stderr, or None for no progress at all.
+    """
+
+    def __init__(self, console: Console | None) -> None:
+        self._console = console
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+        self._phase = ""
+        self.stage: str | None = None
+        """The stage that is being written."""
+
+    def update(self, phase: str, done: int, total: int) -> None:
+        """Shows a phase (`load`, `image`, `prompt`, `decode`) at `done` of `total`; total 0 is unknown."""
+        if self._console is None:
+            return
+        if self._progress is None:
+            self._begin()
+        assert self._progress is not None and self._task is not None
+        counted = phase == "image" and total > 0
+        label = _PHASES.get(phase, phase)
+        if phase == "decode":
+            label = f"{(self.stage or label).capitalize()}, {done} tokens"
+        elif counted:
+            label += f", layer {min(done + 1, total)}/{total}"
+        bounded = total if total > 0 and phase != "decode" else None
+        if phase != self._phase:
+            # A fresh clock and bar for each phase.
+            self._progress.reset(self._task, total=bounded)
+            self._phase = phase
+        self._progress.update(self._task, description=label, completed=done, total=bounded)
+
+    def hide(self) -> None:
+        """Wipes the line; the next update shows it again."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+            self._phase = ""
+
+    def _begin(self) -> None:
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+            refresh_per_second=8,
+            # stdout may be a terminal with a view of its own, or a file.
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._task = self._progress.add_task("", total=None)
+        self._progress.start()

@@ -1,0 +1,187 @@
+"""The JSON Schema (2020-12) of everything cotcli prints as JSON; `cotcli schema` prints it.
+
+Objects are open: a later minor version may add keys, none may be renamed or removed within `schema_version` 1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cotcli.answer import FINISH_REASONS, MAX_SEED
+from cotcli.render.record import SCHEMA_VERSION
+from cotcli.stages import STAGES
+
+ERROR_CODES = (
+    "internal",
+    "usage",
+    "image",
+    "model",
+    "model_not_found",
+    "checkpoint",
+    "resource",
+    "no_conclusion",
+    "batch",
+    "interrupted",
+)
+
+
+def _object(description: str, **properties: Any) -> dict[str, Any]:
+    """An open object whose stated properties are all required."""
+    return {
+        "description": description,
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+    }
+
+
+def _nullable(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _ref(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/$defs/{name}"}
+
+
+_STRING = {"type": "string"}
+_TEXT_OR_NULL = {"type": ["string", "null"]}
+_COUNT = {"type": "integer", "minimum": 0}
+_MILLISECONDS = {"type": "number", "minimum": 0}
+_STAGE = {"enum": list(STAGES)}
+_SHA256 = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+_VERSION = {"const": SCHEMA_VERSION}
+_ID = {"description": "the picture as it was named on the command line", **_TEXT_OR_NULL}
+
+_IMAGE = _object(
+    "the picture; size in pixels, upright",
+    path=_STRING,
+    sha256={"description": "of the picture's bytes", **_SHA256},
+    width={"type": "integer", "minimum": 1},
+    height={"type": "integer", "minimum": 1},
+)
+_MODEL = _object(
+    "the model that answered",
+    name=_STRING,
+    quant=_STRING,
+    sha256={"description": "of the language file, where it is known", **_nullable(_SHA256)},
+    device=_STRING,
+)
+_STAGES = _object(
+    "the text of each stage, trimmed; null for a stage that was not written",
+    **dict.fromkeys(STAGES, _TEXT_OR_NULL),
+)
+_PARAMS = _object(
+    "the parameters of generation",
+    seed={"type": "integer", "minimum": 0, "maximum": MAX_SEED},
+    temperature={"type": "number", "minimum": 0},
+    top_p={"type": "number", "exclusiveMinimum": 0, "maximum": 1},
+    top_k=_COUNT,
+    min_p={"type": "number", "minimum": 0, "exclusiveMaximum": 1},
+    repeat_penalty={"type": "number", "exclusiveMinimum": 0},
+    max_tokens={"type": "integer", "minimum": 1},
+    stage_max_tokens={
+        "type": "object",
+        "propertyNames": _STAGE,
+        "additionalProperties": {"type": "integer", "minimum": 1},
+    },
+    choices=_nullable({"type": "array", "items": _STRING, "minItems": 1}),
+    json_schema={"description": "the JSON Schema given with --schema, as text", **_TEXT_OR_NULL},
+)
+_USAGE = _object(
+    "tokens read (a picture counts as one) and written; tiles the picture was cut into",
+    prompt_tokens=_COUNT,
+    completion_tokens=_COUNT,
+    image_tiles=_COUNT,
+)
+_TIMING = _object(
+    "wall time in milliseconds; load is 0 for a model that was loaded before",
+    load=_MILLISECONDS,
+    image=_MILLISECONDS,
+    prompt=_MILLISECONDS,
+    decode=_MILLISECONDS,
+)
+_ERROR = _object("what went wrong", code={"enum": list(ERROR_CODES)}, message=_STRING, hint=_TEXT_OR_NULL)
+
+_RECORD = {
+    **_object(
+        "one question about one picture",
+        schema_version=_VERSION,
+        ok={"type": "boolean"},
+        id=_ID,
+        image=_nullable(_ref("image")),
+        question=_TEXT_OR_NULL,
+        stages=_nullable(_ref("stages")),
+        answer={"description": "the conclusion, trimmed; empty if there is none", **_TEXT_OR_NULL},
+        raw={"description": "all that the model wrote, tags included", **_TEXT_OR_NULL},
+        finish_reason={"enum": [*FINISH_REASONS, None]},
+        model=_nullable(_ref("model")),
+        params=_nullable(_ref("params")),
+        usage=_nullable(_ref("usage")),
+        timing_ms=_nullable(_ref("timing")),
+        error=_nullable(_ref("error")),
+    ),
+    "if": {"properties": {"ok": {"const": True}}},
+    "then": {"properties": {"answer": {"type": "string", "minLength": 1}, "error": {"type": "null"}}},
+    "else": {"properties": {"error": _ref("error")}},
+}
+_SCORE = _object(
+    "how likely a model finds a given answer; natural logarithms",
+    schema_version=_VERSION,
+    ok={"const": True},
+    id=_ID,
+    image=_nullable(_ref("image")),
+    question=_STRING,
+    answer=_STRING,
+    logprob={"description": "sum over the tokens", "type": "number", "maximum": 0},
+    perplexity={"type": "number", "minimum": 1},
+    tokens={
+        "type": "array",
+        "items": _object("one token of the answer", token=_STRING, id=_COUNT, logprob={"type": "number", "maximum": 0}),
+    },
+    model=_ref("model"),
+    usage=_ref("usage"),
+    timing_ms=_ref("timing"),
+    error={"type": "null"},
+)
+_EVENT = {
+    "description": "a line of --stream-json",
+    "oneOf": [
+        _object("a stage begins", event={"const": "stage_start"}, id=_ID, stage=_STAGE),
+        _object(
+            "text as it comes; stage is null outside any stage",
+            event={"const": "delta"},
+            id=_ID,
+            stage={"enum": [*STAGES, None]},
+            text={"type": "string", "minLength": 1},
+        ),
+        _object(
+            "a stage is over; closed is false if it was cut short",
+            event={"const": "stage_end"},
+            id=_ID,
+            stage=_STAGE,
+            closed={"type": "boolean"},
+        ),
+        _object("the last line", event={"const": "result"}, id=_ID, record=_ref("record")),
+    ],
+}
+
+
+def json_schema() -> dict[str, Any]:
+    """The schema of a line of `--json` (an answer's or a score's record) or of `--stream-json` (an event)."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "cotcli",
+        "anyOf": [_ref("record"), _ref("score"), _ref("event")],
+        "$defs": {
+            "record": _RECORD,
+            "score": _SCORE,
+            "event": _EVENT,
+            "image": _IMAGE,
+            "stages": _STAGES,
+            "model": _MODEL,
+            "params": _PARAMS,
+            "usage": _USAGE,
+            "timing": _TIMING,
+            "error": _ERROR,
+        },
+    }
