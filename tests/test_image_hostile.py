@@ -1,0 +1,224 @@
+"""Broken and hostile files: each gives `ImageError` or the right picture; no crash, no other exception, no noise."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cotcli.errors import ImageError
+from cotcli.image import ImageLimits, load_image
+from tests.image_files import chunk, pattern, png, samples, written
+
+SAMPLES = samples(24, 17)
+
+
+@pytest.fixture(autouse=True)
+def silence(capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder) -> Iterator[None]:
+    """Nothing on file descriptors 1 and 2 (libtiff writes there), no Python warning."""
+    yield
+    out, err = capfd.readouterr()
+    assert (out, err) == ("", "")
+    assert [str(warning.message) for warning in recwarn] == []
+
+
+def load(data: bytes) -> Image.Image | None:
+    """The picture, or None for an `ImageError` that is as errors should be; any other exception fails the test."""
+    try:
+        return load_image(data, name="hostile.bin").image
+    except ImageError as error:
+        assert error.exit_code == 3
+        assert error.message.startswith("hostile.bin: ")
+        assert error.message.isprintable() and error.hint is not None and error.hint.isprintable()
+        return None
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_truncated_anywhere(name: str) -> None:
+    """A file cut at any byte is refused, unless what is cut off is none of the first picture's data."""
+    data = SAMPLES[name].data
+    whole = np.asarray(load_image(data).image)
+    refused = 0
+    ends = {*range(64), *range(0, len(data), 3), *range(len(data) - 16, len(data))}
+    for end in sorted(ends & set(range(len(data)))):
+        picture = load(data[:end])
+        if picture is None:
+            refused += 1
+        else:
+            np.testing.assert_array_equal(np.asarray(picture), whole, err_msg=f"cut at {end} of {len(data)}")
+    assert refused > 20
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_changed_bytes(name: str) -> None:
+    """Any picture may come out of changed bytes, but nothing else may happen."""
+    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
+    rng = np.random.default_rng(seed)
+    for attempt in range(60):
+        data = bytearray(SAMPLES[name].data)
+        # Half of them in the header, where sizes, offsets and depths are.
+        reach = len(data) if attempt % 2 else min(len(data), 160)
+        for _ in range(rng.integers(1, 8)):
+            data[rng.integers(reach)] = rng.choice([0, 1, 127, 128, 255, int(rng.integers(256))])
+        load(bytes(data))
+
+
+def test_random_bytes() -> None:
+    rng = np.random.default_rng(1)
+    starts = [b"", *{sample.data[:n] for sample in SAMPLES.values() for n in (4, 12, 32)}]
+    for start in starts:
+        picture = load(start + rng.bytes(int(rng.integers(1, 400))))
+        # After a whole header, random bytes are pixels to an uncompressed format.
+        assert picture is None or len(start) > 4
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "empty"),
+        (b"\0", "not an image"),
+        (b"hello, world\n" * 9, "not an image"),
+        ("привет\n".encode(), "not an image"),
+        (b"%PDF-1.7\n", "is a PDF"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "is an SVG drawing"),
+        (b"\xef\xbb\xbf<?xml version='1.0'?>\n<svg/>", "is an SVG drawing"),
+        (b"\n<!DOCTYPE html><html></html>", "is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "PostScript"),
+        (b"8BPS\0\1" + bytes(40), "Photoshop"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
+        (b"\0\0\0\x18ftypmp42" + bytes(40), "is a video"),
+        (b"RIFF\0\0\0\0AVI LIST", "is a video"),
+        (b"PK\3\4" + bytes(40), "ZIP archive"),
+        (b"BM", "damaged"),
+        (b"\xff\xd8\xff", "damaged"),
+        (b"GIF89a", "damaged"),
+        (b"P6 3 3 255\n", "truncated"),
+        (b"\xff\xd8\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0\xff\xd9", "damaged"),
+    ],
+)
+def test_what_is_no_picture(data: bytes, says: str) -> None:
+    with pytest.raises(ImageError, match=says) as caught:
+        load_image(data, name="file")
+    assert caught.value.hint
+
+
+def test_bombs_are_refused_by_their_header() -> None:
+    """A few hundred bytes that claim hundreds of millions of pixels."""
+    gif = bytearray(written(Image.new("P", (1, 1)), "GIF"))
+    gif[6:10] = struct.pack("<HH", 65535, 65535)
+    bmp = bytearray(written(Image.new("RGB", (1, 1)), "BMP"))
+    bmp[18:26] = struct.pack("<ii", 40000, 40000)
+    jpeg = bytearray(written(Image.new("L", (8, 8)), "JPEG"))
+    start = jpeg.index(b"\xff\xc0")
+    jpeg[start + 5 : start + 9] = struct.pack(">HH", 65000, 65000)
+    tiff = io.BytesIO()
+    Image.new("1", (20000, 10000)).save(tiff, "TIFF", compression="group4")
+    bombs = {
+        "png": png(30000, 30000, 1, 0, bytes(100)),
+        "png just over": png(180_000_001, 1, 1, 0, bytes(100)),
+        "png negative": png(2**32 - 1, 2**32 - 1, 8, 2, bytes(100)),
+        "gif": bytes(gif),
+        "bmp": bytes(bmp),
+        "jpeg": bytes(jpeg),
+        "tiff": tiff.getvalue(),
+        "ppm": b"P6 60000 60000 255\n",
+    }
+    for name, data in bombs.items():
+        with pytest.raises(ImageError) as caught:
+            load_image(data, name=name)
+        assert "more" in caught.value.message or name == "png negative", caught.value.message
+
+
+def test_compressed_text_bomb() -> None:
+    """A zTXt chunk of 200 kB that unpacks to 200 MB."""
+    rows = b"".join(b"\0" + row.tobytes() for row in pattern(8, 8, 3))
+    deflate = zlib.compressobj(9)
+    text = b"".join(deflate.compress(bytes(2**20)) for _ in range(200)) + deflate.flush()
+    assert load(png(8, 8, 8, 2, rows, extra=chunk(b"zTXt", b"Comment\0\0" + text))) is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        png(0, 5, 8, 2, b""),
+        png(5, 0, 8, 2, b""),
+        b"P6 0 4 255\n",
+        b"P6 4 0 255\n",
+        b"P6 -4 4 255\n" + bytes(99),
+        b"GIF89a\0\0\0\0\0\0\0,\0\0\0\0\0\0\0\0\0\2\2D\1\0;",
+        b"II*\0\x08\0\0\0\2\0\0\1\3\0\1\0\0\0\0\0\0\0\1\1\3\0\1\0\0\0\0\0\0\0\0\0\0\0",
+    ],
+)
+def test_no_pixels(data: bytes) -> None:
+    assert load(data) is None
+
+
+def test_lying_headers() -> None:
+    """Right signatures whose sizes, offsets and counts point beyond the file."""
+    rows = b"".join(b"\0" + row.tobytes() for row in pattern(8, 8, 3))
+    whole = png(8, 8, 8, 2, rows)
+    jpeg, tiff, gif = (bytearray(SAMPLES[name].data) for name in ("jpeg", "tiff", "gif"))
+    jpeg[4:6] = b"\xff\xff"  # APP0 longer than the file
+    liars = [
+        png(8, 9000, 8, 2, rows),
+        png(9000, 8, 8, 2, rows),
+        png(8, 9, 8, 2, rows),
+        png(8, 8, 8, 2, rows[:-1]),
+        png(8, 8, 8, 2, rows, interlace=1),
+        png(8, 8, 16, 3, rows),
+        whole[:8] + chunk(b"IEND", b""),
+        whole[:8] + whole[33:],
+        bytes(jpeg),
+        bytes(tiff[:4]) + struct.pack("<I", 2**32 - 1) + bytes(tiff[8:]),
+        bytes(tiff[:8]) + b"\0\0" + bytes(tiff[10:]),
+        bytes(gif[:10]) + b"\xff" + bytes(gif[11:40]),
+        b"RIFF\xff\xff\xff\xffWEBPVP8 \xff\xff\xff\xff" + bytes(50),
+        b"RIFF\x10\0\0\0WEBPVP8L\xff\xff\xff\x7f\x2f" + bytes(50),
+        b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf" + b"\xff" * 60,
+        b"BM" + b"\xff" * 60,
+        b"II+\0" + b"\xff" * 60,
+    ]
+    for data in liars:
+        assert load(data) is None, data[:40]
+
+
+def test_black_last_row_is_no_missing_row() -> None:
+    """The rows are counted where the last is black; `test_lying_headers` has pictures where one is missing."""
+    for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
+        assert load(written(Image.new(mode, (13, 9)), "PNG")) is not None
+    for width, height in [(1, 1), (3, 2), (4, 5), (5, 1), (8, 8), (9, 17)]:
+        adam7 = ((0, 8, 0, 8), (4, 8, 0, 8), (0, 4, 4, 8), (2, 4, 0, 4), (0, 2, 2, 4), (1, 2, 0, 2), (0, 1, 1, 2))
+        rgb = pattern(width, height, 3)
+        passes = [rgb[top::down, left::across] for left, across, top, down in adam7]
+        rows = b"".join(b"\0" + row.tobytes() for part in passes if part.size for row in part)
+        picture = load(png(width, height, 8, 2, rows, interlace=1))
+        np.testing.assert_array_equal(np.asarray(picture), rgb)
+        assert load(png(width, height, 8, 2, rows[:-1], interlace=1)) is None
+
+
+def test_truncated_tiff_with_jpeg_inside_is_quiet() -> None:
+    """libtiff reports to file descriptor 2 by itself; `silence` fails this test if that gets through."""
+    data = SAMPLES["tiff jpeg"].data
+    assert load(data.replace(b"\xff\xdb", b"\xff\xfe")) is None
+
+
+def test_messages_cannot_write_to_the_terminal() -> None:
+    with pytest.raises(ImageError) as caught:
+        load_image(b"nothing", name="a\nb\x1b[31m\udc80" + "é" * 500)
+    assert caught.value.message.isprintable()
+    assert caught.value.message.startswith("a\\nb\\x1b[31m\\udc80é")
+    assert len(caught.value.message) < 200
+
+
+def test_limits_of_bytes_hold_for_files(tmp_path: object) -> None:
+    data = SAMPLES["png"].data
+    with pytest.raises(ImageError, match="more than"):
+        load_image("data:image/png," + "%00" * 2000, limits=ImageLimits(max_bytes=1000))
+    assert load(data) is not None
