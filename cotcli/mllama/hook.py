@@ -99,6 +99,7 @@ class CrossAttentionHook:
             raise failure
         missed = [name.decode() for name, runs in self._runs.items() if runs != 1]
         if missed:
+            self._nodes.clear()
             raise CotcliError(f"llama.cpp did not evaluate {', '.join(missed)} once: its graph is not the expected one")
 
     def on_node(self, node: int, ask: bool) -> bool:

@@ -1,0 +1,313 @@
+"""The engine against stored transformers values, and what happens to sequences when something goes wrong."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from convert import convert
+from cotcli.engine import Engine, EngineOptions, TokenSequence
+from cotcli.errors import CotcliError, ModelError, ResourceError, UsageError
+from cotcli.mllama.cross_attention import CrossAttentionLayer, ImageKV
+from tests.checkpoints import Recipe, write_checkpoint
+from tests.engine_cases import CASES, KEPT_ROWS, KEPT_TOKENS, RECIPES, Case
+
+GOLDEN = np.load(Path(__file__).parent / "data" / "engine_golden.npz")
+TOLERANCE = 1e-5
+OPTIONS = EngineOptions(threads=1, ubatch=48, context_length=512, max_sequences=6)
+
+
+def relative_error(ours: np.ndarray[Any, Any], reference: np.ndarray[Any, Any]) -> float:
+    return float(np.linalg.norm(ours.astype(np.float64) - reference) / np.linalg.norm(reference))
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Path]]:
+    made: dict[str, tuple[Path, Path]] = {}
+
+    def pair(name: str) -> tuple[Path, Path]:
+        if name not in made:
+            folder = tmp_path_factory.mktemp(name)
+            write_checkpoint(folder / "checkpoint", RECIPES[name])
+            converted = convert(folder / "checkpoint", folder, "f32", name=name)
+            made[name] = converted.language, converted.mmproj
+        return made[name]
+
+    return pair
+
+
+@pytest.fixture(scope="module")
+def engine(pairs: Callable[[str], tuple[Path, Path]]) -> Iterator[Engine]:
+    with Engine(*pairs("gqa2-llama3"), OPTIONS) as engine:
+        yield engine
+
+
+def case_named(name: str) -> Case:
+    return next(case for case in CASES if case.name == name)
+
+
+ROW, SQUARE = case_named("gqa2-llama3-row"), case_named("gqa2-llama3-square")
+TEXT = case_named("gqa2-llama3-text")
+
+
+def load_image(engine: Engine, case: Case) -> ImageKV | None:
+    picture = case.picture
+    if picture is None:
+        return None
+    return engine.load_image(engine.encode(picture), picture.num_tiles)  # type: ignore[arg-type]
+
+
+def start(engine: Engine, case: Case) -> TokenSequence:
+    """A sequence that alone holds the case's image."""
+    image = load_image(engine, case)
+    sequence = engine.sequence(image)
+    if image is not None:
+        engine.release_image(image)
+    return sequence
+
+
+def check_logits(engine: Engine, case: Case) -> None:
+    sequence = start(engine, case)
+    ours = np.stack([row.copy() for row in engine.each_logits(sequence, case.tokens)])
+    engine.drop(sequence)
+    assert relative_error(ours[KEPT_TOKENS], GOLDEN[f"{case.name}/logits"]) <= TOLERANCE
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_states_and_logits_are_those_of_transformers(pairs: Callable[[str], tuple[Path, Path]], name: str) -> None:
+    with Engine(*pairs(name), OPTIONS) as engine:
+        for case in (case for case in CASES if case.recipe == name):
+            if case.picture is not None:
+                states = engine.encode(case.picture)  # type: ignore[arg-type]
+                assert relative_error(states[KEPT_ROWS], GOLDEN[f"{case.name}/states"]) <= TOLERANCE
+            check_logits(engine, case)
+
+
+def test_two_images_and_a_text_share_batches(engine: Engine) -> None:
+    """All prompts but their last tokens at once, then the last tokens in one step."""
+    cases = [ROW, SQUARE, TEXT]
+    ends = [len(case.tokens[KEPT_TOKENS]) * 4 - 4 for case in cases]  # of these tokens golden logits are kept
+    sequences = [start(engine, case) for case in cases]
+    engine.extend([(s, case.tokens[:end]) for s, case, end in zip(sequences, cases, ends, strict=True)])
+    engine.step([(s, case.tokens[end]) for s, case, end in zip(sequences, cases, ends, strict=True)])
+    for sequence, case in zip(sequences, cases, strict=True):
+        assert relative_error(engine.logits(sequence), GOLDEN[f"{case.name}/logits"][-1]) <= TOLERANCE
+        engine.drop(sequence)
+
+
+def test_forks_share_a_prefix_and_then_part(engine: Engine) -> None:
+    sequence = start(engine, ROW)
+    engine.prefill(sequence, ROW.tokens[:60])
+    twin = engine.fork(sequence)
+    other = engine.fork(sequence)
+    engine.step([(other, 5), (twin, ROW.tokens[60])])  # 5 must not leak into the twin
+    engine.drop(sequence)
+    engine.step([(twin, ROW.tokens[61])])
+    engine.drop(other)
+    for token in ROW.tokens[62:69]:
+        engine.step([(twin, token)])
+    assert relative_error(engine.logits(twin), GOLDEN[f"{ROW.name}/logits"][17]) <= TOLERANCE
+    engine.drop(twin)
+
+
+def test_truncated_sequence_goes_on_as_if_nothing_had_been(engine: Engine) -> None:
+    sequence = start(engine, ROW)
+    engine.prefill(sequence, [*ROW.tokens[:50], 1, 2, 3, 4])
+    engine.truncate(sequence, 50)
+    engine.prefill(sequence, ROW.tokens[50:69])
+    assert relative_error(engine.logits(sequence), GOLDEN[f"{ROW.name}/logits"][17]) <= TOLERANCE
+    engine.drop(sequence)
+
+
+def test_image_memory_goes_with_its_last_sequence(engine: Engine) -> None:
+    image = load_image(engine, ROW)
+    assert image is not None
+    first = engine.sequence(image)
+    second = engine.fork(first)
+    engine.release_image(image)
+    engine.prefill(first, ROW.tokens[:9])
+    engine.drop(first)
+    assert image.alive
+    engine.prefill(second, ROW.tokens[:9])
+    engine.drop(second)
+    assert not image.alive
+
+
+def test_full_context_is_an_error_and_loses_nothing(pairs: Callable[[str], tuple[Path, Path]]) -> None:
+    options = EngineOptions(threads=1, ubatch=48, context_length=256)
+    with Engine(*pairs("gqa2-llama3"), options) as engine:
+        filler = engine.sequence()
+        engine.prefill(filler, [7] * 200)
+        sequence = start(engine, ROW)
+        with pytest.raises(ResourceError, match="context is full"):
+            engine.prefill(sequence, ROW.tokens)
+        assert sequence.length == 49  # whole passes stay: the image token's and the first of 48 tokens
+        engine.drop(filler)
+        engine.prefill(sequence, ROW.tokens[49:69])
+        assert relative_error(engine.logits(sequence), GOLDEN[f"{ROW.name}/logits"][17]) <= TOLERANCE
+
+
+def test_no_more_sequences_than_asked_for(engine: Engine) -> None:
+    sequences = [engine.sequence() for _ in range(OPTIONS.max_sequences)]
+    with pytest.raises(ResourceError, match="6 sequences"):
+        engine.sequence()
+    for sequence in sequences:
+        engine.drop(sequence)
+
+
+def test_misused_image_token(engine: Engine) -> None:
+    without = engine.sequence()
+    with pytest.raises(CotcliError, match="image token"):
+        engine.prefill(without, [1, engine.image_token])
+    engine.drop(without)
+    sequence = start(engine, ROW)
+    with pytest.raises(CotcliError, match="image token"):
+        engine.prefill(sequence, [engine.image_token, 1, engine.image_token])
+    engine.drop(sequence)
+
+
+def test_failing_hook_raises_its_error_and_rolls_back(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    sequence = start(engine, ROW)
+    engine.prefill(sequence, ROW.tokens[:50])
+
+    def fail(*_: object) -> int:
+        raise MemoryError("no room for a graph")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CrossAttentionLayer, "update", fail)
+        with pytest.raises(MemoryError, match="no room"):
+            engine.prefill(sequence, ROW.tokens[50:])
+    assert sequence.length == 50
+    engine.prefill(sequence, ROW.tokens[50:69])
+    assert relative_error(engine.logits(sequence), GOLDEN[f"{ROW.name}/logits"][17]) <= TOLERANCE
+    engine.drop(sequence)
+
+
+def test_hook_that_never_runs_is_noticed(engine: Engine) -> None:
+    """As when another release of llama.cpp names its nodes differently: garbage must not pass for logits."""
+    sequence = start(engine, ROW)
+    layers = engine._hook._layer_after
+    layers[b"l_out-99"] = layers.pop(b"l_out-1")
+    try:
+        with pytest.raises(CotcliError, match="did not evaluate l_out-99"):
+            engine.prefill(sequence, ROW.tokens)
+        assert sequence.length == 0
+    finally:
+        layers[b"l_out-1"] = layers.pop(b"l_out-99")
+    engine.drop(sequence)
+    check_logits(engine, ROW)
+
+
+def test_ctrl_c_in_decoding_stops_and_rolls_back(engine: Engine) -> None:
+    sequence = start(engine, ROW)
+    engine.prefill(sequence, ROW.tokens[:50])
+    with interrupted_after(0.2), pytest.raises(KeyboardInterrupt):
+        while True:
+            engine.prefill(sequence, [3] * 40)
+            engine.truncate(sequence, 50)
+    engine.truncate(sequence, 50)
+    engine.prefill(sequence, ROW.tokens[50:69])
+    assert relative_error(engine.logits(sequence), GOLDEN[f"{ROW.name}/logits"][17]) <= TOLERANCE
+    engine.drop(sequence)
+
+
+def test_ctrl_c_in_vision_encoding(engine: Engine) -> None:
+    with interrupted_after(0.2), pytest.raises(KeyboardInterrupt):
+        while True:
+            engine.encode(ROW.picture)  # type: ignore[arg-type]
+    check_logits(engine, ROW)
+
+
+class interrupted_after:
+    """Sends this process a real SIGINT while the block runs."""
+
+    def __init__(self, seconds: float) -> None:
+        self._timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
+
+    def __enter__(self) -> None:
+        self._timer.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+        self._timer.join()
+
+
+def test_progress_counts_layers(engine: Engine) -> None:
+    seen: list[tuple[int, int]] = []
+    engine.encode(ROW.picture, lambda done, total: seen.append((done, total)))  # type: ignore[arg-type]
+    layers = RECIPES["gqa2-llama3"].vision_layers + RECIPES["gqa2-llama3"].global_layers
+    assert seen == [(done, layers) for done in range(layers + 1)]
+
+
+def test_half_precision_stays_close(pairs: Callable[[str], tuple[Path, Path]], tmp_path: Path) -> None:
+    """F16 weights and caches: the error is that of rounding to 11 bits, far below that of a wrong layer."""
+    write_checkpoint(tmp_path / "checkpoint", RECIPES["gqa2-llama3"])
+    converted = convert(tmp_path / "checkpoint", tmp_path, "f16", name="half")
+    with Engine(converted.language, converted.mmproj, OPTIONS) as engine:
+        assert engine.kv_type == "f16"
+        sequence = start(engine, ROW)
+        rows = np.stack([row.copy() for row in engine.each_logits(sequence, ROW.tokens)])
+    assert relative_error(rows[KEPT_TOKENS], GOLDEN[f"{ROW.name}/logits"]) < 0.02
+
+
+def test_files_of_two_checkpoints_are_refused(pairs: Callable[[str], tuple[Path, Path]], tmp_path: Path) -> None:
+    other = Recipe(**{**vars(RECIPES["gqa2-llama3"]), "seed": 77})
+    write_checkpoint(tmp_path / "checkpoint", other)
+    converted = convert(tmp_path / "checkpoint", tmp_path, "f32", name="other")
+    with pytest.raises(ModelError, match="do not belong together"):
+        Engine(pairs("gqa2-llama3")[0], converted.mmproj, OPTIONS)
+
+
+@pytest.mark.parametrize("damage", ["empty", "text", "cut-header", "cut-data", "missing", "language"])
+@pytest.mark.parametrize("which", [0, 1], ids=["language", "mmproj"])
+def test_broken_files_give_a_model_error(
+    pairs: Callable[[str], tuple[Path, Path]], tmp_path: Path, which: int, damage: str
+) -> None:
+    files = list(pairs("gqa2-llama3"))
+    data = files[which].read_bytes()
+    broken = tmp_path / "broken.gguf"
+    contents = {
+        "empty": b"",
+        "text": b"<!doctype html><title>404</title>" * 20,
+        "cut-header": data[: len(data) // 500],
+        "cut-data": data[: len(data) * 3 // 4],
+        "language": pairs("mqa-neighbours")[1 - which].read_bytes(),
+    }
+    if damage != "missing":
+        broken.write_bytes(contents[damage])
+    files[which] = broken
+    with pytest.raises(ModelError) as caught:
+        Engine(files[0], files[1], OPTIONS)
+    assert str(broken) in caught.value.message or damage == "language"
+
+
+def test_bad_options() -> None:
+    with pytest.raises(UsageError, match="f12"):
+        EngineOptions(kv_type="f12")
+    with pytest.raises(UsageError, match="context_length"):
+        EngineOptions(context_length=0)
+
+
+def test_closing_twice_is_harmless_and_memory_is_given_back(pairs: Callable[[str], tuple[Path, Path]]) -> None:
+    """Loads and closes until a leak of even one image or one context would show."""
+    resource = pytest.importorskip("resource")
+    files = pairs("gqa2-llama3")
+    sizes = []
+    for _ in range(12):
+        engine = Engine(*files, OPTIONS)
+        sequence = start(engine, SQUARE)
+        engine.prefill(sequence, SQUARE.tokens)
+        engine.close()
+        engine.close()
+        del engine, sequence
+        gc.collect()  # the reader of the mmproj file is full of cycles
+        sizes.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    assert sizes[-1] - sizes[3] < 3000  # KiB; one engine of this model takes more
