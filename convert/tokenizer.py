@@ -74,8 +74,9 @@ def read_vocabulary(folder: Path, text: TextHParams) -> Vocabulary:
         raise CheckpointError(f"{folder}: the tokenizer's files cannot be read: {error}") from error
     if not special.merges:
         raise CheckpointError(f"{path} has no merges, so it is not a byte-level BPE", "Download the file again")
-    for name, token in _STOP_TOKENS.items():
-        special.special_token_ids |= {name: i for i, t in ids.items() if t == token and i < text.vocab_size}
+    special.add_special_token.setdefault("bos", False)  # without the key llama.cpp would add one to llama-bpe text
+    inside = {token: i for i, token in ids.items() if i < text.vocab_size}
+    special.special_token_ids |= {name: inside[token] for name, token in _STOP_TOKENS.items() if token in inside}
     return Vocabulary(
         # Rows of the lm_head without a token get llama.cpp's own filler.
         tokens=[ids.get(i, f"[PAD{i}]") for i in range(text.vocab_size)],

@@ -227,13 +227,16 @@ def preprocessor_config(recipe: Recipe) -> dict[str, Any]:
 
 
 def write_tokenizer(folder: Path, vocab_size: int) -> None:
-    """Llama-3's kind of tokenizer: all bytes, as many merges as fit, the special tokens last, ``<|image|>`` beyond."""
+    """Llama-3's kind of tokenizer: all bytes, as many merges as fit, the special tokens last, ``<|image|>`` beyond.
+
+    ``vocab_size`` from 264 up to some tens of thousands.
+    """
     alphabet = sorted(byte_alphabet())
     merges: list[tuple[str, str]] = []
     words = ["th", "the", "an", "and", "Ġ1", "12", "ab", "abc", "Ġt", "Ġth", "Ġthe", "ĊĊ", "in", "ing", "er", "on"]
-    while len(merges) < vocab_size - 256 - len(SPECIAL):
+    words += [alphabet[i % 256] + alphabet[128 + i // 256] for i in range(vocab_size)]
+    for word in words[: vocab_size - 256 - len(SPECIAL)]:
         known = set(alphabet) | {a + b for a, b in merges}
-        word = words[len(merges)] if len(merges) < len(words) else alphabet[len(merges)] + alphabet[70]
         merges.append((word[:-1], word[-1]) if word[:-1] in known else (word[0], word[1:]))
     tokens = [*alphabet, *(a + b for a, b in merges), *SPECIAL]
     normal = len(tokens) - len(SPECIAL)

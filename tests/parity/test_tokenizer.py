@@ -1,0 +1,111 @@
+"""llama.cpp with our vocabulary against the HF tokenizer, on the true Llama-3 vocabulary."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from benchmarks.llama3_tokenizer import vocabulary_path, write_tokenizer
+from convert import convert
+from tests.checkpoints import (
+    Recipe,
+    byte_alphabet,
+    config,
+    random_tensors,
+    write_checkpoint,
+    write_json,
+    write_safetensors,
+)
+from tests.texts import CORE, SPECIAL_IN_TEXT, random_texts
+
+pytest.importorskip("transformers")
+tokenizers = pytest.importorskip("tokenizers")
+pytestmark = pytest.mark.skipif(vocabulary_path() is None, reason="pip install --no-deps llama-models==0.3.0")
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """The HF tokenizer and llama.cpp's, from one folder: a tiny model with a vocabulary of true size."""
+    import llama_cpp
+
+    folder = tmp_path_factory.mktemp("llama3")
+    recipe = Recipe(hidden_size=32, intermediate_size=32, heads=2, kv_heads=1, layers=2, cross_attention_layers=(1,))
+    full = replace(recipe, vocab_size=128256)
+    write_checkpoint(folder / "model", recipe)  # its small tokenizer is replaced below
+    write_safetensors(folder / "model" / "model.safetensors", random_tensors(full), "F16")
+    write_json(folder / "model" / "config.json", config(full))
+    write_tokenizer(folder / "model")
+    language = convert(folder / "model", folder, "f16").language
+    hf = tokenizers.Tokenizer.from_file(str(folder / "model" / "tokenizer.json"))
+    hf.encode_special_tokens = True  # user text is text: names of special tokens in it are spelled out
+    return hf, llama_cpp.Llama(str(language), vocab_only=True, verbose=False), folder
+
+
+def assert_same(both, texts) -> None:
+    hf, llama, _ = both
+    different = []
+    for text in texts:
+        expected = hf.encode(text, add_special_tokens=False).ids
+        ours = llama.tokenize(text.encode(), add_bos=False, special=False)
+        if ours != expected:
+            different.append((text, expected, ours))
+    assert different == []
+
+
+def test_core_texts(both):
+    assert_same(both, CORE)
+
+
+def test_hundreds_of_mixed_texts(both):
+    assert_same(both, random_texts(600, seed=1))
+
+
+def test_names_of_special_tokens_in_text_stay_text(both):
+    hf, llama, _ = both
+    assert_same(both, SPECIAL_IN_TEXT)
+    for text in SPECIAL_IN_TEXT:
+        assert max(llama.tokenize(text.encode(), add_bos=False, special=False)) < 128000
+    # The same names do mean special tokens where the prompt is built.
+    assert llama.tokenize(b"<|eot_id|>", add_bos=False, special=True) == [128009]
+    assert llama.tokenize(b"x", add_bos=True, special=False) == [128000, *hf.encode("x", add_special_tokens=False).ids]
+
+
+def test_every_token_has_its_text(both):
+    _, llama, folder = both
+    vocabulary = json.loads((folder / "model" / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+    assert llama.n_vocab() == 128256
+    for token, index in list(vocabulary.items())[::997]:
+        assert llama.detokenize([index]) == bytes(hf_bytes(token)), token
+
+
+def hf_bytes(token: str) -> list[int]:
+    alphabet = byte_alphabet()
+    return [alphabet[character] for character in token]
+
+
+def test_end_of_generation_tokens(both):
+    import llama_cpp
+
+    vocab = llama_cpp.llama_model_get_vocab(both[1].model)
+    ends = [i for i in range(128000, 128256) if llama_cpp.llama_vocab_is_eog(vocab, i)]
+    assert ends == [128001, 128008, 128009]
+    assert llama_cpp.llama_vocab_bos(vocab) == 128000
+
+
+def test_tokens_are_those_of_metas_own_tokenizer(both):
+    """A third opinion: tiktoken over Meta's ranks, the code the model was trained with."""
+    tiktoken = pytest.importorskip("tiktoken")
+    from tiktoken.load import load_tiktoken_bpe
+
+    from convert.tokenizer import LLAMA3_PATTERN
+
+    ranks = load_tiktoken_bpe(str(vocabulary_path()))
+    meta = tiktoken.Encoding("llama3", pat_str=LLAMA3_PATTERN, mergeable_ranks=ranks, special_tokens={})
+    different = [
+        text
+        for text in (*CORE, *SPECIAL_IN_TEXT, *random_texts(200, seed=2))
+        if both[1].tokenize(text.encode(), add_bos=False, special=False) != meta.encode(text, disallowed_special=())
+    ]
+    assert different == []
