@@ -25,7 +25,7 @@ def build_sampler(model: LlamaModel, params: GenerationParams, grammar: str | No
     if grammar is not None:
         chain.add_grammar(model, grammar, "conclusion")
     if params.repeat_penalty != 1.0:
-        chain.add("penalties", _PENALTY_WINDOW, params.repeat_penalty, 0.0, 0.0)
+        chain.add("penalties", model.n_vocab, _PENALTY_WINDOW, params.repeat_penalty, 0.0, 0.0)
     if params.temperature == 0:
         return chain.add("greedy")
     chain.add("temp", params.temperature)

@@ -80,7 +80,7 @@ class Case:
 
 
 CASES = [
-    Case(f"{recipe}-{name}", recipe, *details)  # type: ignore[arg-type]
+    Case(f"{recipe}-{name}", recipe, *details)
     for recipe in RECIPES
     for name, details in (
         ("one-tile", (37, 3, 1, (1, 1))),
