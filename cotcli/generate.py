@@ -10,7 +10,7 @@ from __future__ import annotations
 import codecs
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,7 +115,7 @@ class Reasoner:
         question: str,
         params: GenerationParams | None = None,
         **overrides: Any,
-    ) -> Iterator[StageEvent | Answer]:
+    ) -> Generator[StageEvent | Answer, None, None]:
         """Stage events as the model writes, then the ``Answer``.
 
         Args:

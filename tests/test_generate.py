@@ -163,7 +163,7 @@ def test_abandoned_streams_free_their_sequences(plain: Reasoner) -> None:
     for _ in range(20):  # more than there are sequences
         stream = plain.stream(PICTURE, "?", SAMPLED)
         next(stream)
-        stream.close()  # type: ignore[attr-defined]
+        stream.close()
 
 
 def test_text_only_question(tagged: Reasoner) -> None:
