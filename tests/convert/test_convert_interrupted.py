@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ SLOW = """
 import sys, time
 from convert import convert
 told = False
-def progress(name, done, total):
+def progress(name: str, done, total):
     global told
     if done > total // 2:
         if not told:
@@ -119,7 +120,7 @@ def test_a_file_size_limit_counts_as_a_full_disk(limit: int, source: Path, tmp_p
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path):
+def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 6 MB, where we may mount one."""
     folder = tmp_path / "disk"
     folder.mkdir()

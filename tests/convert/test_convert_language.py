@@ -8,6 +8,7 @@ from pathlib import Path
 import llama_cpp
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from convert import convert
 from tests.checkpoints import TINY, Recipe, Tensors, byte_alphabet, write_checkpoint
@@ -16,7 +17,7 @@ IDS = [313, 7, 100, 42, 255, 260, 3, 3, 199, 12, 64, 301]
 F32, FLASH_ATTENTION_OFF = 0, 0
 
 
-def text_logits(recipe: Recipe, tensors: Tensors, ids: list[int]) -> np.ndarray:
+def text_logits(recipe: Recipe, tensors: Tensors, ids: list[int]) -> NDArray[np.float64]:
     """Llama-3 over the checkpoint's self-attention layers alone, as transformers runs mllama without an image.
 
     Written from the architecture's description in HF's layout: rotary pairs half a head apart. Shape (tokens, vocab).
@@ -24,11 +25,12 @@ def text_logits(recipe: Recipe, tensors: Tensors, ids: list[int]) -> np.ndarray:
     heads, kv_heads = recipe.heads, recipe.kv_heads
     d_head = recipe.hidden_size // heads
 
-    def weight(name: str) -> np.ndarray:
+    def weight(name: str) -> NDArray[np.float64]:
         return tensors[f"language_model.model.{name}.weight"].astype(np.float64)
 
-    def rms_norm(x: np.ndarray, name: str) -> np.ndarray:
-        return x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-5) * weight(name)
+    def rms_norm(x: NDArray[np.float64], name: str) -> NDArray[np.float64]:
+        normed: NDArray[np.float64] = x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-5)
+        return normed * weight(name)
 
     frequencies = 500000.0 ** (-np.arange(0, d_head, 2) / d_head)
     if recipe.rope:
@@ -38,7 +40,7 @@ def text_logits(recipe: Recipe, tensors: Tensors, ids: list[int]) -> np.ndarray:
     angle = np.arange(len(ids))[:, None, None] * frequencies
     cos, sin = np.cos(angle), np.sin(angle)
 
-    def rotate(x: np.ndarray) -> np.ndarray:
+    def rotate(x: NDArray[np.float64]) -> NDArray[np.float64]:
         low, high = np.split(x, 2, axis=-1)
         return np.concatenate([low * cos - high * sin, high * cos + low * sin], axis=-1)
 
@@ -62,7 +64,8 @@ def text_logits(recipe: Recipe, tensors: Tensors, ids: list[int]) -> np.ndarray:
         gate = x @ weight(f"{block}.mlp.gate_proj").T
         x = gate / (1 + np.exp(-gate)) * (x @ weight(f"{block}.mlp.up_proj").T)
         h = h + x @ weight(f"{block}.mlp.down_proj").T
-    return rms_norm(h, "norm") @ tensors["language_model.lm_head.weight"].astype(np.float64).T
+    logits: NDArray[np.float64] = rms_norm(h, "norm") @ tensors["language_model.lm_head.weight"].astype(np.float64).T
+    return logits
 
 
 def load(path: Path) -> llama_cpp.Llama:

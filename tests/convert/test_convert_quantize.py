@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from cotcli.mllama.tensor_names import language_tensors, mmproj_tensors
 from cotcli.native import quantize as native
 from tests.checkpoints import DEEP, NARROW, TINY, Recipe, write_checkpoint
 
+Maker = Callable[[str, Recipe, str], tuple[Path, Path]]
+
 
 def contents(path: Path) -> dict[str, tuple[str, bytes]]:
     return {tensor.name: (tensor.tensor_type.name, tensor.data.tobytes()) for tensor in GGUFReader(path).tensors}
@@ -34,7 +37,7 @@ def quantize_with_llama(source: Path, target: Path, file_type: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory):
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Maker:
     """Folders of converted models, by recipe, each with its F32 language file."""
     folder = tmp_path_factory.mktemp("quantize")
     made: dict[str, Path] = {}
@@ -60,7 +63,9 @@ def checkpoints(tmp_path_factory):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_language_file_is_what_llama_cpp_makes(name, recipe, base, quantization, checkpoints, tmp_path):
+def test_language_file_is_what_llama_cpp_makes(
+    name: str, recipe: Recipe, base: str, quantization: str, checkpoints: Maker, tmp_path: Path
+) -> None:
     source, language = checkpoints(name, recipe, base)
     ours = contents(convert(source, tmp_path, quantization).language)
     quantize_with_llama(language, tmp_path / "theirs.gguf", int(QUANTIZATIONS[quantization].file_type))
@@ -69,7 +74,7 @@ def test_language_file_is_what_llama_cpp_makes(name, recipe, base, quantization,
     assert [name for name in theirs if ours[name] != theirs[name]] == []
 
 
-def test_deep_models_show_the_mixed_recipe(checkpoints, tmp_path):
+def test_deep_models_show_the_mixed_recipe(checkpoints: Maker, tmp_path: Path) -> None:
     source, _ = checkpoints("deep", DEEP, "f32")
     kinds = {name: kind for name, (kind, _) in contents(convert(source, tmp_path, "q4_k_m").language).items()}
     assert {kinds[f"blk.{i}.ffn_down.weight"] for i in range(12)} == {"Q4_K", "Q6_K"}
@@ -79,7 +84,7 @@ def test_deep_models_show_the_mixed_recipe(checkpoints, tmp_path):
 LLAVA_COT = TextHParams(4096, 14336, 40, 32, 8, 1e-5, 128256, (3, 8, 13, 18, 23, 28, 33, 38), 128256)
 
 
-def test_types_of_the_90b_text_layers():
+def test_types_of_the_90b_text_layers() -> None:
     text = replace(LLAVA_COT, num_hidden_layers=100, cross_attention_layers=tuple(range(3, 100, 5)))
     specs = {spec.gguf_name: spec for spec in language_tensors(text)}
     kind = [language_type(specs[f"blk.{i}.attn_v.weight"], find_quantization("q4_k_m"), text) for i in (9, 10, 11, 12)]
@@ -92,7 +97,7 @@ def mmproj_types(recipe: Recipe, quantization: str, vision: Type) -> dict[str, T
     return {spec.gguf_name: mmproj_type(spec, chosen, vision, hparams.text) for spec in mmproj_tensors(hparams)}
 
 
-def test_mmproj_types_of_q4_k_m():
+def test_mmproj_types_of_q4_k_m() -> None:
     kinds = mmproj_types(TINY, "q4_k_m", Type.F16)
     assert kinds["blk.1.cross_attn_q.weight"] == kinds["blk.1.ffn_up.weight"] == Type.Q4_K
     assert kinds["blk.1.cross_attn_output.weight"] == kinds["blk.3.cross_attn_output.weight"] == Type.Q6_K
@@ -113,13 +118,13 @@ def test_mmproj_types_of_q4_k_m():
         ("f32", Type.F32, Type.F32),
     ],
 )
-def test_cross_attention_output_gets_more_bits(quantization, output, other):
+def test_cross_attention_output_gets_more_bits(quantization: str, output: Type, other: Type) -> None:
     kinds = mmproj_types(TINY, quantization, Type.F16)
     assert kinds["blk.3.cross_attn_output.weight"] == output
     assert kinds["blk.3.cross_attn_q.weight"] == other
 
 
-def test_rows_narrower_than_a_block_stay_16_bit():
+def test_rows_narrower_than_a_block_stay_16_bit() -> None:
     kinds = mmproj_types(TINY, "q8_0", Type.Q8_0)
     assert kinds["v.patch_embd.weight"] == Type.F16  # 588 values
     assert kinds["v.blk.0.ffn_up.weight"] == Type.Q8_0
@@ -129,14 +134,14 @@ def test_rows_narrower_than_a_block_stay_16_bit():
 @pytest.mark.parametrize(
     ("language", "vision", "kind"), [("f32", None, "F32"), ("q8_0", None, "F16"), ("f16", "bf16", "BF16")]
 )
-def test_vision_type(language, vision, kind, checkpoints, tmp_path):
+def test_vision_type(language: str, vision: str | None, kind: str, checkpoints: Maker, tmp_path: Path) -> None:
     source, _ = checkpoints("deep", DEEP, "f32")
     result = convert(source, tmp_path, language, vision)
     assert result.vision_type == kind
     assert contents(result.mmproj)["v.blk.0.attn_q.weight"][0] == kind
 
 
-def test_quantized_cross_attention_is_near_the_checkpoint(tmp_path):
+def test_quantized_cross_attention_is_near_the_checkpoint(tmp_path: Path) -> None:
     values = write_checkpoint(tmp_path / "tiny", TINY)
     reader = GGUFReader(convert(tmp_path / "tiny", tmp_path, "q4_k_m").mmproj)
     found = {tensor.name: tensor for tensor in reader.tensors}
@@ -147,14 +152,14 @@ def test_quantized_cross_attention_is_near_the_checkpoint(tmp_path):
         assert 0.001 < error < limit
 
 
-def test_unknown_types_are_refused(tmp_path):
+def test_unknown_types_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="unknown type 'q3_k'"):
         convert(tmp_path, tmp_path, "q3_k")
     with pytest.raises(UsageError, match="unknown vision type 'q4_0'"):
         convert(tmp_path, tmp_path, "q4_k_m", "q4_0")
 
 
-def test_native_quantize_checks_its_input():
+def test_native_quantize_checks_its_input() -> None:
     with pytest.raises(ValueError, match="multiple of 256"):
         native.quantize(np.zeros((2, 255), np.float32), Type.Q4_K)
     values = np.random.default_rng(0).standard_normal((3, 64), dtype=np.float32)

@@ -12,7 +12,7 @@ import pytest
 
 from convert import convert
 from cotcli.errors import CheckpointError, UsageError
-from tests.checkpoints import TINY, edit_json, random_tensors, write_checkpoint
+from tests.checkpoints import TINY, Tensors, edit_json, random_tensors, write_checkpoint
 
 Spoil = Callable[[Path], None]
 TEXT = "language_model.model"
@@ -159,7 +159,9 @@ def test_truncated_shard_names_file_and_bytes(missing: int, tmp_path: Path) -> N
         ),
     ],
 )
-def test_missing_misshapen_and_unknown_tensors(change, message: str, tmp_path: Path) -> None:
+def test_missing_misshapen_and_unknown_tensors(
+    change: Callable[[Tensors], object], message: str, tmp_path: Path
+) -> None:
     tensors = random_tensors(TINY)
     change(tensors)
     write_checkpoint(tmp_path / "tiny", TINY, tensors)

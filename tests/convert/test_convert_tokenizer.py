@@ -9,6 +9,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import llama_cpp
 import pytest
@@ -23,7 +24,7 @@ RECIPE = replace(TINY, vocab_size=VOCAB_SIZE, layers=2, cross_attention_layers=(
 
 
 @pytest.fixture(scope="module")
-def language(tmp_path_factory) -> Path:
+def language(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tokenizer")
     write_checkpoint(folder / "model", RECIPE)
     for name in ("tokenizer.json", "tokenizer_config.json"):
@@ -36,7 +37,7 @@ def llama(language: Path) -> llama_cpp.Llama:
     return llama_cpp.Llama(str(language), vocab_only=True, verbose=False)
 
 
-def field(path: Path, key: str):
+def field(path: Path, key: str) -> Any:
     found = GGUFReader(path).fields.get(key)
     return None if found is None else found.contents()
 

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 from gguf import GGUFReader
+from numpy.typing import NDArray
 
-from convert import convert
+from convert import ConvertedPair, IntermediateStates, convert
 from cotcli.mllama.hparams import PAIR_ID_KEY, HParams
-from tests.checkpoints import TINY, Recipe, edit_json, write_checkpoint
+from tests.checkpoints import TINY, Recipe, Tensors, edit_json, write_checkpoint
 
 TEXT = "language_model.model"
 
 
-def read_tensors(path: Path) -> dict[str, np.ndarray]:
+class Converted(NamedTuple):
+    values: Tensors
+    language: dict[str, NDArray[Any]]
+    mmproj: dict[str, NDArray[Any]]
+    files: ConvertedPair
+
+
+def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
     """By name, in NumPy's order of dimensions."""
     return {
         tensor.name: np.array(tensor.data).reshape([int(n) for n in reversed(tensor.shape)])
@@ -28,7 +37,7 @@ def read_metadata(path: Path) -> dict[str, object]:
     return {name: field.contents() for name, field in GGUFReader(path).fields.items()}
 
 
-def interleave(values: np.ndarray, head_dim: int) -> np.ndarray:
+def interleave(values: NDArray[Any], head_dim: int) -> NDArray[Any]:
     """HF keeps the halves of a rotary pair head_dim / 2 rows apart, ggml side by side; row by row, on purpose."""
     out = np.empty_like(values)
     for head in range(0, len(values), head_dim):
@@ -39,14 +48,14 @@ def interleave(values: np.ndarray, head_dim: int) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory):
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Converted:
     folder = tmp_path_factory.mktemp("values")
     values = write_checkpoint(folder / "tiny", TINY)
     result = convert(folder / "tiny", folder / "out", "f32")
-    return values, read_tensors(result.language), read_tensors(result.mmproj), result
+    return Converted(values, read_tensors(result.language), read_tensors(result.mmproj), result)
 
 
-def test_the_language_file_holds_the_self_attention_layers(pair):
+def test_the_language_file_holds_the_self_attention_layers(pair: Converted) -> None:
     values, language, _, _ = pair
     for new, old in enumerate((0, 2, 4)):
         hf = f"{TEXT}.layers.{old}"
@@ -69,22 +78,22 @@ def test_the_language_file_holds_the_self_attention_layers(pair):
     assert len(language) == 3 * 9 + 3 + 1
 
 
-def test_llama3_scaling_becomes_frequency_factors(pair):
+def test_llama3_scaling_becomes_frequency_factors(pair: Converted) -> None:
     # transformers' rule for theta 5e5, factor 8, low 1, high 4, original context 64, head_dim 64, worked out by hand.
     frequencies = 500000.0 ** (-np.arange(0, 64, 2) / 64)
     turns = 64 * frequencies / (2 * np.pi)  # turns within the original context
     between = (turns - 1) / 3
     slowed = np.where(turns > 4, 1, np.where(turns < 1, 1 / 8, (1 - between) / 8 + between))
-    np.testing.assert_allclose(pair[1]["rope_freqs.weight"], 1 / slowed, rtol=1e-6)
-    assert {1.0, 8.0} < set(pair[1]["rope_freqs.weight"].tolist()), "all three cases must occur"
+    np.testing.assert_allclose(pair.language["rope_freqs.weight"], 1 / slowed, rtol=1e-6)
+    assert {1.0, 8.0} < set(pair.language["rope_freqs.weight"].tolist()), "all three cases must occur"
 
 
-def test_without_scaling_there_are_no_frequency_factors(tmp_path):
+def test_without_scaling_there_are_no_frequency_factors(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "tiny", replace(TINY, rope={}))
     assert "rope_freqs.weight" not in read_tensors(convert(tmp_path / "tiny", tmp_path, "f32").language)
 
 
-def test_the_mmproj_file_holds_everything_else_unchanged(pair):
+def test_the_mmproj_file_holds_everything_else_unchanged(pair: Converted) -> None:
     values, _, mmproj, _ = pair
     for layer in (1, 3):
         hf = f"{TEXT}.layers.{layer}"
@@ -116,8 +125,8 @@ def test_the_mmproj_file_holds_everything_else_unchanged(pair):
     np.testing.assert_array_equal(held, sorted(value.astype(np.float64).sum() for value in vision.values()))
 
 
-def test_hyperparameters_come_back_from_the_file(pair):
-    read = HParams.from_gguf(read_metadata(pair[3].mmproj), "file")
+def test_hyperparameters_come_back_from_the_file(pair: Converted) -> None:
+    read = HParams.from_gguf(read_metadata(pair.files.mmproj), "file")
     expected = TINY.hparams
     assert (read.text.cross_attention_layers, read.vision.intermediate_states) == ((1, 3), (0, 2))
     assert replace(read.text, rms_norm_eps=1e-5) == expected.text
@@ -126,8 +135,8 @@ def test_hyperparameters_come_back_from_the_file(pair):
     assert read.image.supported_aspect_ratios == expected.image.supported_aspect_ratios
 
 
-def test_language_metadata(pair):
-    metadata = read_metadata(pair[3].language)
+def test_language_metadata(pair: Converted) -> None:
+    metadata = read_metadata(pair.files.language)
     wanted = {
         "general.architecture": "llama",
         "general.type": "model",
@@ -149,13 +158,13 @@ def test_language_metadata(pair):
         "tokenizer.ggml.eot_token_id": 319,
         "tokenizer.ggml.eom_token_id": 318,
         "tokenizer.ggml.add_bos_token": True,
-        PAIR_ID_KEY: pair[3].pair_id,
+        PAIR_ID_KEY: pair.files.pair_id,
     }
     assert {key: metadata.get(key) for key in wanted} == wanted
     assert metadata["general.sampling.temp"] == pytest.approx(0.6)
     assert metadata["general.sampling.top_p"] == pytest.approx(0.9)
-    assert read_metadata(pair[3].mmproj)[PAIR_ID_KEY] == pair[3].pair_id
-    assert read_metadata(pair[3].mmproj)["general.type"] == "mmproj"
+    assert read_metadata(pair.files.mmproj)[PAIR_ID_KEY] == pair.files.pair_id
+    assert read_metadata(pair.files.mmproj)["general.type"] == "mmproj"
 
 
 @pytest.mark.parametrize(
@@ -168,7 +177,7 @@ def test_language_metadata(pair):
     ],
     ids=["second generation", "three shards", "bf16 shards", "f16"],
 )
-def test_every_way_of_saving_gives_the_same_values(recipe: Recipe, tmp_path):
+def test_every_way_of_saving_gives_the_same_values(recipe: Recipe, tmp_path: Path) -> None:
     values = write_checkpoint(tmp_path / "tiny", recipe)
     result = convert(tmp_path / "tiny", tmp_path, "f32")
     language, mmproj = read_tensors(result.language), read_tensors(result.mmproj)
@@ -183,13 +192,13 @@ def test_every_way_of_saving_gives_the_same_values(recipe: Recipe, tmp_path):
     assert "rope_freqs.weight" in language
 
 
-def test_tied_embeddings_serve_as_lm_head(tmp_path):
+def test_tied_embeddings_serve_as_lm_head(tmp_path: Path) -> None:
     values = write_checkpoint(tmp_path / "tiny", replace(TINY, tied=True))
     language = read_tensors(convert(tmp_path / "tiny", tmp_path, "f32").language)
     np.testing.assert_array_equal(language["output.weight"], values[f"{TEXT}.embed_tokens.weight"][:320])
 
 
-def test_a_tensor_of_many_chunks_is_whole(tmp_path, monkeypatch):
+def test_a_tensor_of_many_chunks_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values = write_checkpoint(tmp_path / "tiny", TINY)
     monkeypatch.setattr("convert.pair._CHUNK_VALUES", 20_000)  # 64 rows of a head at a time, not a whole matrix
     language = read_tensors(convert(tmp_path / "tiny", tmp_path, "f32", threads=3).language)
@@ -211,13 +220,15 @@ def test_a_tensor_of_many_chunks_is_whole(tmp_path, monkeypatch):
         ("4.45.0", "outputs", (1, 3)),
     ],
 )
-def test_which_states_are_stacked(version, option, states, tmp_path):
+def test_which_states_are_stacked(
+    version: str | None, option: IntermediateStates, states: tuple[int, ...], tmp_path: Path
+) -> None:
     write_checkpoint(tmp_path / "tiny", replace(TINY, transformers_version=version))
     result = convert(tmp_path / "tiny", tmp_path, "f32", intermediate_states=option)
     assert read_metadata(result.mmproj)["mllama.vision.intermediate_states"] == list(states)
 
 
-def test_pair_id_names_the_checkpoint_and_not_the_quantization(tmp_path):
+def test_pair_id_names_the_checkpoint_and_not_the_quantization(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "a", TINY)
     write_checkpoint(tmp_path / "b", replace(TINY, seed=1))
     first = convert(tmp_path / "a", tmp_path, "f32")
@@ -225,7 +236,7 @@ def test_pair_id_names_the_checkpoint_and_not_the_quantization(tmp_path):
     assert convert(tmp_path / "b", tmp_path, "f32").pair_id != first.pair_id
 
 
-def test_the_same_checkpoint_gives_the_same_bytes(tmp_path):
+def test_the_same_checkpoint_gives_the_same_bytes(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "tiny", TINY)
     first = convert(tmp_path / "tiny", tmp_path / "one", "q4_k_m", threads=1)
     second = convert(tmp_path / "tiny", tmp_path / "two", "q4_k_m", threads=4)
@@ -233,7 +244,7 @@ def test_the_same_checkpoint_gives_the_same_bytes(tmp_path):
     assert first.mmproj.read_bytes() == second.mmproj.read_bytes()
 
 
-def test_preprocessing_settings_of_transformers_5(tmp_path):
+def test_preprocessing_settings_of_transformers_5(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "tiny", TINY)
     preprocessor = tmp_path / "tiny" / "preprocessor_config.json"
     (tmp_path / "tiny" / "processor_config.json").write_text('{"image_processor": ' + preprocessor.read_text() + "}")
@@ -243,7 +254,7 @@ def test_preprocessing_settings_of_transformers_5(tmp_path):
     assert read_metadata(result.mmproj)["mllama.image.mean"] == [0.25, 0.5, 0.75]
 
 
-def test_names(tmp_path):
+def test_names(tmp_path: Path) -> None:
     snapshot = tmp_path / "models--Xkev--Llama-3.2V-11B-cot" / "snapshots" / "0f1e2d"
     write_checkpoint(snapshot, TINY)
     result = convert(snapshot, tmp_path, "q8_0")
@@ -255,7 +266,7 @@ def test_names(tmp_path):
     assert convert(snapshot, tmp_path, "q8_0", name="mine").language.name == "mine-Q8_0.gguf"
 
 
-def test_progress_goes_to_the_end(tmp_path):
+def test_progress_goes_to_the_end(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "tiny", TINY)
     calls: list[tuple[str, int, int]] = []
     convert(tmp_path / "tiny", tmp_path, "f32", progress=lambda *call: calls.append(call))

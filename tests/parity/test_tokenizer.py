@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,8 +28,11 @@ tokenizers = pytest.importorskip("tokenizers")
 pytestmark = pytest.mark.skipif(vocabulary_path() is None, reason="pip install --no-deps llama-models==0.3.0")
 
 
+Both = tuple[Any, Any, Path]
+
+
 @pytest.fixture(scope="module")
-def both(tmp_path_factory):
+def both(tmp_path_factory: pytest.TempPathFactory) -> Both:
     """The HF tokenizer and llama.cpp's, from one folder: a tiny model with a vocabulary of true size."""
     import llama_cpp
 
@@ -43,7 +49,7 @@ def both(tmp_path_factory):
     return hf, llama_cpp.Llama(str(language), vocab_only=True, verbose=False), folder
 
 
-def assert_same(both, texts) -> None:
+def assert_same(both: Both, texts: Iterable[str]) -> None:
     hf, llama, _ = both
     different = []
     for text in texts:
@@ -54,15 +60,15 @@ def assert_same(both, texts) -> None:
     assert different == []
 
 
-def test_core_texts(both):
+def test_core_texts(both: Both) -> None:
     assert_same(both, CORE)
 
 
-def test_hundreds_of_mixed_texts(both):
+def test_hundreds_of_mixed_texts(both: Both) -> None:
     assert_same(both, random_texts(600, seed=1))
 
 
-def test_names_of_special_tokens_in_text_stay_text(both):
+def test_names_of_special_tokens_in_text_stay_text(both: Both) -> None:
     hf, llama, _ = both
     assert_same(both, SPECIAL_IN_TEXT)
     for text in SPECIAL_IN_TEXT:
@@ -72,7 +78,7 @@ def test_names_of_special_tokens_in_text_stay_text(both):
     assert llama.tokenize(b"x", add_bos=True, special=False) == [128000, *hf.encode("x", add_special_tokens=False).ids]
 
 
-def test_every_token_has_its_text(both):
+def test_every_token_has_its_text(both: Both) -> None:
     _, llama, folder = both
     vocabulary = json.loads((folder / "model" / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
     assert llama.n_vocab() == 128256
@@ -85,7 +91,7 @@ def hf_bytes(token: str) -> list[int]:
     return [alphabet[character] for character in token]
 
 
-def test_end_of_generation_tokens(both):
+def test_end_of_generation_tokens(both: Both) -> None:
     import llama_cpp
 
     vocab = llama_cpp.llama_model_get_vocab(both[1].model)
@@ -94,7 +100,7 @@ def test_end_of_generation_tokens(both):
     assert llama_cpp.llama_vocab_bos(vocab) == 128000
 
 
-def test_tokens_are_those_of_metas_own_tokenizer(both):
+def test_tokens_are_those_of_metas_own_tokenizer(both: Both) -> None:
     """A third opinion: tiktoken over Meta's ranks, the code the model was trained with."""
     tiktoken = pytest.importorskip("tiktoken")
     from tiktoken.load import load_tiktoken_bpe
