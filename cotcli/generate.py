@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -29,6 +29,8 @@ from cotcli.stages import StageEvent, StageParser, StageStart
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    ImageSource: TypeAlias = str | Path | bytes | Image | LoadedImage
 
 Progress = Callable[[str, int, int], None]
 """Called with a phase ("load", "image", "prompt" or "decode"), what is done, and all there is to do."""
@@ -92,11 +94,11 @@ class Reasoner:
             device=self.engine.device_name,
         )
         self.defaults = model.spec.params
-        self._last_image: _EncodedImage | None = None
+        self._last_image: EncodedImage | None = None
 
     def ask(
         self,
-        image: str | Path | bytes | Image | LoadedImage | None,
+        image: ImageSource | None,
         question: str,
         params: GenerationParams | None = None,
         **overrides: Any,
@@ -111,7 +113,7 @@ class Reasoner:
 
     def stream(
         self,
-        image: str | Path | bytes | Image | LoadedImage | None,
+        image: ImageSource | None,
         question: str,
         params: GenerationParams | None = None,
         **overrides: Any,
@@ -131,11 +133,11 @@ class Reasoner:
         """
         params = replace(params or self.defaults, **overrides)
         begin = time.perf_counter()
-        encoded = self._encode(image)
+        encoded = None if image is None else self.encode(image)
         image_ms = _since(begin)
 
         begin = time.perf_counter()
-        prompt = self._prompt(question, encoded)
+        prompt = self.prompt(question, encoded)
         sequence = self.engine.sequence(encoded.kv if encoded else None)
         try:
             self._progress("prompt", 0, len(prompt))
@@ -166,7 +168,7 @@ class Reasoner:
             cut_in=writer.cut_in,
         )
 
-    def score(self, image: str | Path | bytes | Image | LoadedImage | None, question: str, answer: str) -> AnswerScore:
+    def score(self, image: ImageSource | None, question: str, answer: str) -> AnswerScore:
         """How likely the model is to answer a question with exactly this text.
 
         Args:
@@ -176,14 +178,14 @@ class Reasoner:
             UsageError: the answer is empty.
         """
         begin = time.perf_counter()
-        encoded = self._encode(image)
+        encoded = None if image is None else self.encode(image)
         image_ms = _since(begin)
         model = self.engine.model
         tokens = model.tokenize(answer)
         if not tokens:
             raise UsageError("there is no answer to score", "Give one: --answer TEXT")
         begin = time.perf_counter()
-        prompt = self._prompt(question, encoded, len(tokens))
+        prompt = self.prompt(question, encoded, len(tokens))
         sequence = self.engine.sequence(encoded.kv if encoded else None)
         try:
             self.engine.prefill(sequence, prompt)
@@ -208,10 +210,11 @@ class Reasoner:
             timing=Timing(load_ms, image_ms, prompt_ms, _since(begin)),
         )
 
-    def _encode(self, image: str | Path | bytes | Image | LoadedImage | None) -> _EncodedImage | None:
-        """The picture's keys and values; those of the picture before are kept, since questions come in rows."""
-        if image is None:
-            return None
+    def encode(self, image: ImageSource) -> EncodedImage:
+        """A picture's keys and values, good until another is encoded.
+
+        Those of the picture before are kept, since questions about one picture come in rows.
+        """
         loaded = image if isinstance(image, LoadedImage) else load_image(image)
         info = ImageInfo(loaded.source, loaded.sha256, loaded.width, loaded.height)
         last = self._last_image
@@ -221,7 +224,7 @@ class Reasoner:
         states = self.engine.encode(prepared, lambda done, total: self._progress("image", done, total))
         self._forget_image()
         kv = self.engine.load_image(states, prepared.num_tiles)
-        self._last_image = _EncodedImage(info, prepared.num_tiles, kv)
+        self._last_image = EncodedImage(info, prepared.num_tiles, kv)
         return self._last_image
 
     def _forget_image(self) -> None:
@@ -229,7 +232,8 @@ class Reasoner:
             self.engine.release_image(self._last_image.kv)
             self._last_image = None
 
-    def _prompt(self, question: str, encoded: _EncodedImage | None, n_more: int = 1) -> list[int]:
+    def prompt(self, question: str, encoded: EncodedImage | None, n_more: int = 1) -> list[int]:
+        """Tokens before the answer; ResourceError if they and ``n_more`` tokens do not fit the context."""
         engine = self.engine
         image_token = engine.image_token if encoded else None
         prompt = build_prompt(engine.model, question, image_token, self._spec.bos_count)
@@ -253,7 +257,9 @@ class Reasoner:
 
 
 @dataclass(frozen=True)
-class _EncodedImage:
+class EncodedImage:
+    """A picture as the language model takes it."""
+
     info: ImageInfo
     num_tiles: int
     kv: ImageKV

@@ -175,10 +175,9 @@ def test_score_is_the_log_softmax_of_the_engine(tagged: Reasoner) -> None:
     """Against logits read one token at a time, softmax in NumPy."""
     score = tagged.score(PICTURE, "What?", "<SUMMARY>häh</SUMMARY>")
     assert b"".join(tagged.engine.model.token_bytes(t.id) for t in score.tokens).decode() == "<SUMMARY>häh</SUMMARY>"
-    encoded = tagged._encode(PICTURE)
-    assert encoded is not None
+    encoded = tagged.encode(PICTURE)
     sequence = tagged.engine.sequence(encoded.kv)
-    tokens = tagged._prompt("What?", encoded)
+    tokens = tagged.prompt("What?", encoded)
     for token in score.tokens:
         tagged.engine.extend([(sequence, tokens)])
         row = tagged.engine.logits(sequence).astype(np.float64)

@@ -1,0 +1,106 @@
+"""What each quantization of a checkpoint loses on held-out scenes.
+
+    python -m benchmarks.quantization CHECKPOINT --types f32 f16 q8_0 q4_k_m --scenes 500
+
+For every type: the size of the pair; the share of right answers, greedy, through cotcli's Python API; and, over the
+tokens of reference answers, how far the predictions are from the first type's: mean Kullback-Leibler divergence in nats
+a token, and how often the likeliest token is the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from convert import convert
+from cotcli.generate import Reasoner, load
+from training.held_out import Item, Score, held_out, score
+from training.scenes import draw
+
+LogProbs = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What one type loses. ``divergence`` and ``agreement`` are against the first type."""
+
+    divergence: float
+    agreement: float
+    score: Score
+
+
+def predictions(model: Reasoner, items: list[Item]) -> list[LogProbs]:
+    """Natural log-probabilities before each token of each reference answer, shape (tokens, n_vocab)."""
+    return [np.stack(list(_rows(model, item))) for item in items]
+
+
+def _rows(model: Reasoner, item: Item) -> Iterator[LogProbs]:
+    engine = model.engine
+    encoded = model.encode(draw(item.scene))
+    sequence = engine.sequence(encoded.kv)
+    engine.prefill(sequence, model.prompt(item.question.text, encoded))
+    yield _log_softmax(engine.logits(sequence))
+    for row in engine.each_logits(sequence, engine.model.tokenize(item.reference)):
+        yield _log_softmax(row)
+    engine.drop(sequence)
+
+
+def _log_softmax(logits: npt.NDArray[np.float32]) -> LogProbs:
+    shifted = logits.astype(np.float64) - float(logits.max())
+    result: LogProbs = shifted - np.log(np.exp(shifted).sum())
+    return result
+
+
+def measure(model: Reasoner, name: str, items: list[Item], base: list[LogProbs], ours: list[LogProbs]) -> Loss:
+    """Asks about every item and compares the predictions."""
+    divergence = np.concatenate([(np.exp(p) * (p - q)).sum(-1) for p, q in zip(base, ours, strict=True)])
+    agreement = np.concatenate([p.argmax(-1) == q.argmax(-1) for p, q in zip(base, ours, strict=True)])
+    answers = [
+        model.ask(draw(item.scene), item.question.text, temperature=0.0).raw
+        for item in track(items, description=name, console=Console(stderr=True), transient=True)
+    ]
+    return Loss(float(divergence.mean()), float(agreement.mean()), score(items, answers)[0])
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--types", nargs="+", default=["f32", "f16", "q8_0", "q4_k_m"])
+    parser.add_argument("--scenes", type=int, default=500)
+    parser.add_argument("--kl-scenes", type=int, default=100, help="of these, for the divergence")
+    parser.add_argument("--seed", type=int, default=0, help="which held-out set")
+    parser.add_argument("--threads", type=int)
+    given = parser.parse_args()
+    items = held_out(given.scenes, given.seed)
+    table = Table("type", "MB", "KL, nats/token", "same top token", "right", "well-formed")
+    base: list[LogProbs] | None = None
+    with tempfile.TemporaryDirectory() as folder:
+        for quantization in given.types:
+            pair = convert(given.checkpoint, folder, quantization, name="model")
+            with load(str(pair.language), threads=given.threads) as model:
+                ours = predictions(model, items[: given.kl_scenes])
+                base = base or ours
+                loss = measure(model, quantization, items, base, ours)
+            table.add_row(
+                pair.quantization,
+                f"{(pair.language_bytes + pair.mmproj_bytes) / 1e6:.1f}",
+                f"{loss.divergence:.2e}",
+                f"{loss.agreement:.2%}",
+                f"{loss.score.accuracy:.1%}",
+                f"{loss.score.well_formed / len(items):.1%}",
+            )
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
