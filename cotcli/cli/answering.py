@@ -6,14 +6,14 @@ The order keeps waits and failures cheap: options, then pictures, then the model
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from cotcli.answer import Answer, GenerationParams
 from cotcli.cli.output import OutputOptions, make_output, make_progress
-from cotcli.cli.run import known, note, say
+from cotcli.cli.run import about, note, say
 from cotcli.errors import Interrupted
 from cotcli.render import Output
 from cotcli.render.progress import ProgressLine
@@ -56,7 +56,7 @@ def answer_all(job: Job) -> int:
         The exit code: 0, or that of the first answer that is not a whole one.
 
     Raises:
-        CotcliError: there is no answer at all; a record of it has been printed where records are.
+        Failure: there is no answer at all.
     """
     GenerationParams(**job.params)  # refuses bad values before anything slow
     images = _checked(job)
@@ -64,11 +64,11 @@ def answer_all(job: Job) -> int:
     output, progress = make_output(job.output, headers=several), make_progress(job.output)
     codes: list[int] = []
     with ExitStack() as stack:
-        with recorded(output, job.question):
+        with about(job.question):
             reasoner = stack.enter_context(loaded(job.load, job.output, progress, lambda: output.live))
         params = replace(reasoner.defaults, **job.params)
         for name, image in images:
-            with recorded(output, job.question, name):
+            with about(job.question, name):
                 output.start(name, job.question)
                 problem = problem_of(_answer(reasoner, image, job.question, params, output, progress))
             if problem is not None:
@@ -86,12 +86,11 @@ def _checked(job: Job) -> list[tuple[str, LoadedImage | str]]:
     """
     from cotcli.image import expand_sources, load_image
 
-    output = make_output(job.output, headers=False)
-    with recorded(output, job.question):
+    with about(job.question):
         sources = expand_sources(job.images)
     images: list[tuple[str, LoadedImage | str]] = []
     for source in sources:
-        with recorded(output, job.question, source):
+        with about(job.question, source):
             image = load_image(source)
         images.append((source, source if images and os.path.isfile(source) else image))
     return images
@@ -106,7 +105,7 @@ def _answer(
     progress: ProgressLine,
 ) -> Answer:
     """Streams one answer to the output. Ctrl-C ends it early, and what has been written is kept."""
-    stream = cast("Generator[StageEvent | Answer]", reasoner.stream(image, question, params))
+    stream = reasoner.stream(image, question, params)
     answer: Answer | None = None
     try:
         try:
@@ -119,6 +118,8 @@ def _answer(
                 answer = _show(item, output, progress) or answer
     finally:
         progress.hide()
+        if answer is None:
+            output.close()
     if answer is None:
         raise KeyboardInterrupt
     output.answer(answer)
@@ -134,21 +135,6 @@ def _show(item: StageEvent | Answer, output: Output, progress: ProgressLine) -> 
     progress.stage = item.stage if isinstance(item, StageStart) else progress.stage
     output.event(item)
     return None
-
-
-@contextmanager
-def recorded(output: Output, question: str, image: str | None = None) -> Iterator[None]:
-    """Gives an error its record, where there are records, before it goes on to the end of the process."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except (Exception, KeyboardInterrupt) as cause:
-        error = known(cause)
-        output.error(error, image, question)
-        if error is cause:
-            raise
-        raise error from cause
 
 
 @contextmanager

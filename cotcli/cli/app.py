@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from cotcli import __version__
 from cotcli.cli import ask, convert, demo, model, schema, score
+from cotcli.cli.run import ReaderGone
+from cotcli.errors import Interrupted
+
+
+class _Commands(TyperGroup):
+    """Typer makes exit codes of its own out of these two; here they are `cotcli.cli.run`'s business."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise Interrupted("interrupted") from error
+        except BrokenPipeError as error:
+            raise ReaderGone from error
+
 
 app = typer.Typer(
     name="cotcli",
+    cls=_Commands,
     help="Runs LLaVA-CoT, a vision model that thinks out loud, on stock llama.cpp.",
     epilog="COTCLI_HOME: where models are kept. COTCLI_DEBUG=1: tracebacks. NO_COLOR: no colours.",
     no_args_is_help=True,

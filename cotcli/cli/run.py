@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from cotcli.errors import CotcliError, ImageError, Interrupted, ResourceError, UsageError
 
 _BROKEN_PIPE = 128 + 13  # what a shell reports for a process that SIGPIPE ended
-_JSON_FLAGS = {"--json", "--stream-json"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,17 +31,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = _run(arguments)
         sys.stdout.flush()
         return code
-    except BrokenPipeError:
+    except (BrokenPipeError, ReaderGone):
         return _leave_pipe()
     except BaseException as error:
         if isinstance(error, SystemExit):
             raise
-        known_error = known(error)
+        failure = error if isinstance(error, Failure) else Failure(known(error), None, None)
         try:
-            say(known_error, error)
+            _print_record(failure, arguments)
+            say(failure.error, error.__cause__ if error is failure else error)
         except BrokenPipeError:
             return _leave_pipe()
-        return known_error.exit_code
+        return failure.error.exit_code
 
 
 def _run(arguments: list[str]) -> int:
@@ -60,10 +61,6 @@ def _run(arguments: list[str]) -> int:
         usage_error = _from_typer(error, arguments)
         if usage_error is None:
             return int(getattr(error, "exit_code", 2))
-        if _JSON_FLAGS & set(arguments):
-            from cotcli.render.jsonl import JsonOutput
-
-            JsonOutput(sys.stdout, stream="--stream-json" in arguments).error(usage_error, None, None)
         raise usage_error from None
     return code if isinstance(code, int) else 0
 
@@ -77,6 +74,41 @@ def _from_typer(error: Exception, arguments: list[str]) -> UsageError | None:
         print(message, file=sys.stderr)
         return None
     return UsageError(" ".join(message.split()).rstrip("."), f"To see what it takes: {command} --help")
+
+
+class ReaderGone(Exception):
+    """Nobody reads stdout any more, which is no error."""
+
+
+class Failure(Exception):
+    """An error with the question, and the picture, that it keeps from being answered. Its cause is what was raised."""
+
+    def __init__(self, error: CotcliError, image: str | None, question: str | None) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.image = image
+        self.question = question
+
+
+@contextmanager
+def about(question: str, image: str | None = None) -> Iterator[None]:
+    """Whatever fails in this block keeps this question from being answered."""
+    try:
+        yield
+    except (Failure, BrokenPipeError):
+        raise
+    except (Exception, KeyboardInterrupt) as cause:
+        raise Failure(known(cause), image, question) from cause
+
+
+def _print_record(failure: Failure, arguments: list[str]) -> None:
+    """In JSON mode an error is a record too. Goes by the bare command line, which may be what is wrong."""
+    options = set(arguments[: arguments.index("--")] if "--" in arguments else arguments)
+    if {"--json", "--stream-json"} & options:
+        from cotcli.render.jsonl import JsonOutput
+
+        output = JsonOutput(sys.stdout, stream="--stream-json" in options)
+        output.error(failure.error, failure.image, failure.question)
 
 
 def known(error: BaseException) -> CotcliError:

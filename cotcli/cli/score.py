@@ -6,8 +6,9 @@ import sys
 
 from cotcli.answer import AnswerScore
 from cotcli.cli import options
-from cotcli.cli.answering import LoadOptions, loaded, recorded
-from cotcli.cli.output import OutputOptions, make_output, make_progress
+from cotcli.cli.answering import LoadOptions, loaded
+from cotcli.cli.output import OutputOptions, make_progress
+from cotcli.cli.run import about
 
 
 def score(
@@ -32,8 +33,8 @@ def score(
     from cotcli.render.record import score_record
 
     output_options = OutputOptions(json=json, verbose=verbose, quiet=quiet)
-    output, progress = make_output(output_options, headers=False), make_progress(output_options)
-    with recorded(output, question, image):
+    progress = make_progress(output_options)
+    with about(question, image):
         [source] = expand_sources([image])
         picture = load_image(source)
         with loaded(LoadOptions(model, gpu_layers, threads, ctx), output_options, progress, lambda: False) as reasoner:

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from cotcli.answer import Answer
-from cotcli.errors import CotcliError
 from cotcli.stages import STAGES, StageEvent
 
 RAW = "raw"
@@ -24,7 +23,7 @@ RAW = "raw"
 
 
 class Output(Protocol):
-    """One form of output. For each picture: `start`, then events, then `answer`; `error` at any time."""
+    """One form of output. For each picture: `start`, then events, then `answer`, or `close` if there is none."""
 
     @property
     def live(self) -> bool:
@@ -37,8 +36,8 @@ class Output(Protocol):
 
     def answer(self, answer: Answer) -> None: ...
 
-    def error(self, error: CotcliError, image: str | None, question: str | None) -> None:
-        """There is no answer; `image` is None where the error is not about one of them."""
+    def close(self) -> None:
+        """Ends what stands open."""
 
 
 def shown_stages(answer: Answer, show: Sequence[str]) -> dict[str, str]:

@@ -33,7 +33,11 @@ class JsonOutput:
     def answer(self, answer: Answer) -> None:
         self._record(answer_record(answer, self._id))
 
+    def close(self) -> None:
+        pass
+
     def error(self, error: CotcliError, image: str | None, question: str | None) -> None:
+        """There is no answer; `image` is None where the error is not about one of them."""
         self._record(error_record(error, image, question))
 
     def _record(self, record: dict[str, Any]) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from cotcli.answer import Answer
-from cotcli.errors import CotcliError
 from cotcli.render import RAW, shown_stages
 from cotcli.render.text import clean
 from cotcli.stages import StageEvent
@@ -43,7 +42,7 @@ class PlainOutput:
         if text:
             self._write(text + "\n")
 
-    def error(self, error: CotcliError, image: str | None, question: str | None) -> None:
+    def close(self) -> None:
         pass
 
     def _write(self, text: str) -> None:

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from cotcli.answer import Answer
-from cotcli.errors import CotcliError
 from cotcli.render import RAW
 from cotcli.render.text import Wrap, clean
 from cotcli.stages import StageDelta, StageEnd, StageEvent, StageStart
@@ -56,7 +55,7 @@ class TerminalOutput:
         if RAW in self._show:
             return
         if isinstance(event, StageStart):
-            self._end_section()
+            self.close()
             if event.stage in self._show:
                 self._gap()
                 self._section = _Section(self._console, event.stage, self._width)
@@ -67,10 +66,10 @@ class TerminalOutput:
             if self._section is not None:
                 self._section.write(event.text)
         elif isinstance(event, StageEnd):
-            self._end_section()
+            self.close()
 
     def answer(self, answer: Answer) -> None:
-        self._end_section()
+        self.close()
         if RAW in self._show:
             self._gap()
             self._line(clean(answer.raw), None)
@@ -78,10 +77,8 @@ class TerminalOutput:
             self._gap()
             self._line(footer(answer), "dim")
 
-    def error(self, error: CotcliError, image: str | None, question: str | None) -> None:
-        self._end_section()
-
-    def _end_section(self) -> None:
+    def close(self) -> None:
+        """Ends the open section, if there is one, with whole lines."""
         if self._section is not None:
             self._section.end()
             self._section = None

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import pytest
 
 from cotcli.answer import Answer
-from cotcli.errors import ImageError
 from cotcli.render.plain import PlainOutput
 from cotcli.stages import STAGES
 from tests.render.samples import RAW, events_of, make_answer
@@ -22,7 +21,6 @@ def render(answers: Sequence[Answer], show: Sequence[str], headers: bool = False
         for event in events_of(answer.raw, 5):
             output.event(event)
         output.answer(answer)
-    output.error(ImageError("said elsewhere"), "x.png", None)
     return file.getvalue()
 
 

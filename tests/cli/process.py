@@ -1,0 +1,86 @@
+"""cotcli as a process of its own: through pipes, and on a pseudo-terminal of a given width."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+COMMAND = [sys.executable, "-m", "cotcli"]
+ROOT = Path(__file__).parents[2]
+_INHERITED = ("PATH", "HOME", "PYTHONPATH", "SYSTEMROOT", "TMPDIR", "LD_LIBRARY_PATH", "COTCLI_HOME", "OMP_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a process left; both streams as text."""
+
+    code: int
+    out: str
+    err: str
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """A small environment in UTF-8 that knows nothing of the terminal the tests run in."""
+    kept = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    return {"LC_ALL": "C.UTF-8", "TERM": "xterm-256color", "PYTHONPATH": str(ROOT), **kept, **(extra or {})}
+
+
+def cotcli(*args: object, env: Mapping[str, str] | None = None, stdin: bytes = b"") -> Finished:
+    """Runs cotcli with pipes. Its output must be UTF-8 whatever the locale."""
+    done = subprocess.run(
+        [*COMMAND, *map(str, args)], input=stdin, capture_output=True, env=environment(env), timeout=120, check=False
+    )
+    return Finished(done.returncode, done.stdout.decode("utf-8"), done.stderr.decode("utf-8"))
+
+
+def cotcli_on_terminal(*args: object, columns: int = 80, env: Mapping[str, str] | None = None) -> Finished:
+    """Runs cotcli with stdout on a terminal of that many columns and stderr on another; line ends come as newlines."""
+    out, err = _Terminal(columns), _Terminal(columns)
+    process = subprocess.Popen(
+        [*COMMAND, *map(str, args)],
+        stdin=subprocess.DEVNULL,
+        stdout=out.inner,
+        stderr=err.inner,
+        env=environment(env),
+    )
+    os.close(out.inner)
+    os.close(err.inner)
+    texts = _read_all([out.outer, err.outer])
+    code = process.wait(timeout=120)
+    return Finished(code, texts[out.outer], texts[err.outer])
+
+
+class _Terminal:
+    def __init__(self, columns: int) -> None:
+        import fcntl
+        import pty
+        import struct
+        import termios
+
+        self.outer, self.inner = pty.openpty()
+        fcntl.ioctl(self.inner, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+
+
+def _read_all(files: list[int]) -> dict[int, str]:
+    """Reads until the last writer has closed each; a terminal reports that as an I/O error."""
+    import selectors
+
+    data = dict.fromkeys(files, b"")
+    with selectors.DefaultSelector() as selector:
+        for file in files:
+            selector.register(file, selectors.EVENT_READ)
+        while selector.get_map():
+            for key, _ in selector.select():
+                try:
+                    piece = os.read(key.fd, 65536)
+                except OSError:
+                    piece = b""
+                if not piece:
+                    selector.unregister(key.fd)
+                    os.close(key.fd)
+                data[key.fd] += piece
+    return {file: text.decode("utf-8").replace("\r\n", "\n") for file, text in data.items()}

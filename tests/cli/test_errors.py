@@ -1,0 +1,255 @@
+"""What goes wrong, as a user meets it: one or two lines on stderr, the exit code, and a record where records are."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from cotcli import errors
+from cotcli.cli.run import known
+from cotcli.render.schema import json_schema
+from tests.cli.process import COMMAND, Finished, cotcli, environment
+
+QUESTION = "How many?"
+
+
+def fails(done: Finished, code: int, *texts: str) -> None:
+    assert (done.code, done.out) == (code, "")
+    lines = done.err.splitlines()
+    assert 1 <= len(lines) <= 2
+    assert lines[0].startswith("cotcli: ")
+    for text in texts:
+        assert text in done.err
+
+
+@pytest.mark.parametrize(
+    ("args", "texts"),
+    [
+        (["ask"], ["Missing argument", "cotcli ask --help"]),
+        (["ask", QUESTION], ["Missing argument", "cotcli ask --help"]),
+        (["ask", QUESTION, "a.png", "--nonsense"], ["--nonsense", "cotcli ask --help"]),
+        (["nonsense"], ["nonsense", "cotcli --help"]),
+        (["ask", QUESTION, "a.png", "--temperature", "hot"], ["--temperature"]),
+        (["ask", QUESTION, "a.png", "--temperature", "-1"], ["temperature must be 0 or more, not -1"]),
+        (["ask", QUESTION, "a.png", "--seed", "-5"], ["seed must be 0 to 4294967294, not -5"]),
+        (["ask", QUESTION, "a.png", "--show", "thoughts"], ["--show does not know thoughts", "all, raw"]),
+        (["ask", QUESTION, "a.png", "--show", ""], ["--show does not know ''"]),
+        (["ask", QUESTION, "a.png", "--show", "all", "--json"], ["--show is for text"]),
+        (["ask", QUESTION, "a.png", "--stream-json", "--json"], ["exclude each other"]),
+        (["ask", QUESTION, "a.png", "--stage-max-tokens", "reasoning"], ["STAGE=N", "reasoning=400"]),
+        (["ask", QUESTION, "a.png", "--stage-max-tokens", "thoughts=4"], ["thoughts"]),
+        (["ask", QUESTION, "a.png", "--choices", "A,,B"], ["choices"]),
+        (["ask", QUESTION, "a.png", "--schema", "no-such-file.json"], ["no-such-file.json", "No such file"]),
+        (["ask", QUESTION, "a.png", "--color", "blue"], ["--color"]),
+        (["score", QUESTION, "a.png"], ["--answer"]),
+    ],
+)
+def test_usage(args: list[str], texts: list[str]) -> None:
+    done = cotcli(*args)
+    if {"--json", "--stream-json"} & set(args):
+        assert '"ok": false' in done.out
+        done = Finished(done.code, "", done.err)
+    fails(done, 2, *texts)
+
+
+def test_no_command_prints_help() -> None:
+    done = cotcli()
+    assert done.code == 2
+    assert "Usage: cotcli" in done.err
+
+
+@pytest.fixture
+def not_a_picture(tmp_path: Path) -> Path:
+    path = tmp_path / "notes.png"
+    path.write_text("these are words")
+    return path
+
+
+def test_pictures(home: Path, picture: Path, not_a_picture: Path, tmp_path: Path) -> None:
+    # No model is installed here: that pictures are complained of shows that they are read first.
+    (tmp_path / "empty.png").touch()
+    truncated = tmp_path / "truncated.png"
+    truncated.write_bytes(picture.read_bytes()[:3000])
+    for bad in (not_a_picture, tmp_path / "empty.png", truncated, tmp_path, tmp_path / "none.png", tmp_path / "*.gif"):
+        fails(cotcli("ask", QUESTION, picture, bad), 3, bad.name)
+    fails(cotcli("ask", QUESTION, "-", stdin=b"words"), 3, "stdin")
+
+
+def test_no_model(home: Path, picture: Path) -> None:
+    fails(cotcli("ask", QUESTION, picture), 4, "the model llava-cot is not installed", "cotcli convert", "cotcli demo")
+    fails(cotcli("ask", QUESTION, picture, "--model", "x.gguf"), 4, "x.gguf", "cotcli model ls")
+    fails(cotcli("score", QUESTION, picture, "--answer", "1", "--model", "none"), 4, "none")
+    fails(cotcli("model", "show", "none"), 4, "none")
+
+
+def test_broken_models(noise: Path, picture: Path, tmp_path: Path) -> None:
+    vision = noise.name.removesuffix(".gguf") + ".mmproj.gguf"
+    for broken in (noise.name, vision):
+        folder = tmp_path / broken
+        folder.mkdir()
+        for name in (noise.name, vision):
+            shutil.copy(noise.with_name(name), folder / name)
+        whole = (folder / broken).read_bytes()
+        for data in (whole[: len(whole) // 2], whole[:100], b"", b"GGUF" + bytes(200)):
+            (folder / broken).write_bytes(data)
+            fails(cotcli("ask", QUESTION, picture, "-m", folder), 4, broken)
+
+
+def test_not_a_checkpoint(home: Path, tmp_path: Path) -> None:
+    fails(cotcli("convert", tmp_path), 4, "config.json")
+    fails(cotcli("convert", "no/folder"), 4, "hf download no/folder --local-dir folder")
+    fails(cotcli("convert", tmp_path, "--type", "q3"), 2, "q3")
+    assert not list(tmp_path.rglob("*.gguf*"))
+
+
+def test_convert_replaces_only_when_told(checkpoint: Path, noise: Path) -> None:
+    before = noise.read_bytes()
+    fails(cotcli("convert", checkpoint, "--out", noise.parent, "--type", "F32"), 2, "--force")
+    done = cotcli("convert", checkpoint, "--out", noise.parent, "--type", "F32", "--force", "--quiet")
+    assert (done.code, done.out, done.err) == (0, f"{noise}\n", "")
+    assert noise.read_bytes() == before
+
+
+def test_convert_installs_under_its_name(checkpoint: Path, home: Path, picture: Path) -> None:
+    done = cotcli("convert", checkpoint, "--name", "mine", "--type", "q8_0")
+    assert done.code == 0
+    assert done.out == f"{home / 'models' / 'mine' / 'mine-Q8_0.gguf'}\n"
+    done = cotcli("ask", QUESTION, picture, "-m", "mine", "--json", "--max-tokens", 3, "--threads", 1)
+    assert json.loads(done.out)["model"]["name"] == "mine"
+    listed = [
+        json.loads(cotcli("model", "ls", "--json").out),
+        json.loads(cotcli("model", "show", "mine", "--json").out),
+    ]
+    assert {"mine"} == {entry["name"] for entry in listed[0] if entry["quant"] == "Q8_0"} - {"demo"}
+    assert listed[1]["pairs"][0]["language"] == done_path(home)
+    assert "mine-Q8_0.gguf" in cotcli("model", "ls").out
+
+
+def done_path(home: Path) -> str:
+    return str(home / "models" / "mine" / "mine-Q8_0.gguf")
+
+
+def valid(done: Finished, kind: str = "record") -> dict[str, Any]:
+    """The one record on stdout."""
+    [line] = done.out.splitlines()
+    value: dict[str, Any] = json.loads(line)
+    Draft202012Validator({**json_schema(), "anyOf": [{"$ref": f"#/$defs/{kind}"}]}).validate(value)
+    return value
+
+
+def test_errors_are_records_too(home: Path, picture: Path, not_a_picture: Path) -> None:
+    for args, code, id in (
+        (["ask", QUESTION, not_a_picture, "--json"], "image", str(not_a_picture)),
+        (["ask", QUESTION, picture, "--json"], "model_not_found", None),
+        (["ask", QUESTION, picture, "--json", "--top-p", "7"], "usage", None),
+        (["ask", QUESTION, picture, "--json", "--nonsense"], "usage", None),
+        (["ask", "--json"], "usage", None),
+        (["score", QUESTION, not_a_picture, "--json", "--answer", "1"], "image", str(not_a_picture)),
+    ):
+        done = cotcli(*args)
+        record = valid(done)
+        assert (record["ok"], record["id"], record["error"]["code"]) == (False, id, code)
+        assert done.code == {"image": 3, "model_not_found": 4, "usage": 2}[code]
+        assert str(record["error"]["message"]) in done.err
+    event = valid(cotcli("ask", QUESTION, not_a_picture, "--stream-json"), "event")
+    assert event["event"] == "result"
+
+
+def test_no_conclusion(noise: Path, picture: Path) -> None:
+    args = ["ask", QUESTION, picture, "-m", noise, "--threads", 1, "--temperature", 0, "--max-tokens", 5]
+    fails(cotcli(*args), 6, "the answer was cut after 5 tokens", "--max-tokens 5")
+    done = cotcli(*args, "--json")
+    record = valid(done)
+    assert done.code == 6
+    assert record["raw"] and record["answer"] == ""
+    assert record["usage"]["completion_tokens"] == 5
+    assert record["usage"]["image_tiles"] == 3  # of 28 pixels each, for 90x40
+
+
+def test_debug_shows_the_traceback(home: Path, picture: Path) -> None:
+    done = cotcli("ask", QUESTION, picture, env={"COTCLI_DEBUG": "1"})
+    assert done.code == 4
+    assert "Traceback (most recent call last)" in done.err
+    assert done.err.splitlines()[-2].startswith("cotcli: ")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a pipe of known size")
+@pytest.mark.parametrize("events_before", [0, 1, 30])
+def test_interrupt_keeps_what_was_written(noise: Path, picture: Path, events_before: int) -> None:
+    import fcntl
+
+    command = [*COMMAND, "ask", QUESTION, picture, "-m", noise, "--threads", 1, "--temperature", 0]
+    command += ["--max-tokens", 100_000, "--ctx", 200_000, "--stream-json"]
+    process = subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+    )
+    assert process.stdout is not None
+    fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)  # so that it has to wait for us in the middle of a write
+    lines = [process.stdout.readline() for _ in range(events_before or 1)]
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    events = [json.loads(line) for line in [*lines, *out.splitlines()]]
+    assert process.returncode == 130
+    assert err == b"cotcli: interrupted\n"
+    for event in events:
+        Draft202012Validator({**json_schema(), "anyOf": [{"$ref": "#/$defs/event"}]}).validate(event)
+    record = events[-1]["record"]
+    assert (record["finish_reason"], record["error"]["code"]) == ("interrupted", "interrupted")
+    assert record["raw"] == "".join(event["text"] for event in events if event["event"] == "delta")
+    assert record["usage"]["completion_tokens"] >= events_before
+
+
+def test_interrupt_before_the_model_is_there(picture: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "never.png")
+    process = subprocess.Popen(
+        [*COMMAND, "ask", QUESTION, "-", "--json"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+    )
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=3)  # it waits for a picture on stdin
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, b"cotcli: interrupted\n")
+    assert json.loads(out)["error"]["code"] == "interrupted"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX pipes")
+def test_a_reader_that_leaves_is_no_error(noise: Path, picture: Path) -> None:
+    command = [*COMMAND, "ask", QUESTION, picture, "-m", noise, "--threads", 1, "--stream-json", "--max-tokens", 3000]
+    process = subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+    )
+    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout.readline().startswith(b'{"event"')
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(timeout=60) == 141
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (errors.ImageError("x"), errors.ImageError),
+        (KeyboardInterrupt(), errors.Interrupted),
+        (MemoryError(), errors.ResourceError),
+        (FileNotFoundError(2, "No such file or directory", "a.png"), errors.ResourceError),
+        (OSError("disk"), errors.ResourceError),
+        (ZeroDivisionError("division by zero"), errors.CotcliError),
+    ],
+)
+def test_foreign_exceptions(error: BaseException, kind: type[errors.CotcliError]) -> None:
+    mapped = known(error)
+    assert type(mapped) is kind
+    assert "\n" not in mapped.message and mapped.message
