@@ -28,7 +28,15 @@ from convert.tokenizer import read_vocabulary
 from convert.vision import plan_mmproj
 from cotcli.errors import ResourceError, UsageError
 
-__all__ = ["QUANTIZATIONS", "VISION_TYPES", "ConvertedPair", "IntermediateStates", "Progress", "convert"]
+__all__ = [
+    "QUANTIZATIONS",
+    "VISION_TYPES",
+    "ConvertedPair",
+    "IntermediateStates",
+    "Progress",
+    "checkpoint_name",
+    "convert",
+]
 
 _MAX_THREADS = 16  # each holds some 50 MB
 
@@ -78,7 +86,9 @@ def convert(
     vision = find_vision_type(vision_type, chosen)
     checkpoint = open_checkpoint(source, intermediate_states)
     vocabulary = read_vocabulary(source, checkpoint.config.hparams.text)
-    name = _name(name, source)
+    name = checkpoint_name(source) if name is None else name
+    if not name or Path(name).name != name:
+        raise UsageError(f"{name!r} cannot be the first part of a file name")
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -97,15 +107,12 @@ def convert(
     )
 
 
-def _name(name: str | None, source: Path) -> str:
-    if name is None:
-        folder = source.resolve()
-        if folder.parent.name == "snapshots" and folder.parents[1].name.startswith("models--"):
-            return folder.parents[1].name.rpartition("--")[2]  # in the Hugging Face cache the folder is a hash
-        return folder.name or "model"
-    if not name or Path(name).name != name:
-        raise UsageError(f"{name!r} cannot be the first part of a file name")
-    return name
+def checkpoint_name(source: Path) -> str:
+    """The folder's name; in the Hugging Face cache, where that is a hash, the repository's."""
+    folder = source.resolve()
+    if folder.parent.name == "snapshots" and folder.parents[1].name.startswith("models--"):
+        return folder.parents[1].name.rpartition("--")[2]
+    return folder.name
 
 
 def _default_threads() -> int:

@@ -1,4 +1,4 @@
-"""`python -m convert`, the same as `cotcli convert`."""
+"""``python -m convert``: the command ``cotcli convert`` under the package's own name."""
 
 from __future__ import annotations
 

@@ -23,6 +23,7 @@ from typing import BinaryIO
 import numpy as np
 from filelock import FileLock, Timeout
 from gguf import GGMLQuantizationType
+from numpy.typing import NDArray
 
 from convert.plan import ALIGNMENT, FilePlan, PlannedTensor
 from cotcli.errors import CheckpointError, ResourceError
@@ -33,6 +34,7 @@ Progress = Callable[[str, int, int], None]
 
 PART, LOCK = ".part", ".lock"
 _CHUNK_VALUES = 1 << 22  # 16 MB as float32
+_F16_MAX = 65504.0
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -152,9 +154,13 @@ def _check_disk(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise ResourceError(
-            f"{folder} has {free / 1e9:.1f} GB free, the model needs {needed / 1e9:.1f} GB",
+            f"{folder} has {_size(free)} free, the model needs {_size(needed)}",
             "Free some disk, choose another folder with --out or a smaller --type",
         )
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 @dataclass(frozen=True)
@@ -167,16 +173,23 @@ class _Chunk:
     def run(self) -> None:
         tensor = self.tensor
         values = tensor.read(self.first, self.count)
-        where = f"{tensor.source.path}: {tensor.source.name}" if tensor.source else tensor.name
-        # One fast pass: a sum of squares is finite unless a value is not, or overflows and is looked at again.
-        if not np.isfinite(np.vdot(values, values)) and not np.isfinite(values).all():
-            raise CheckpointError(f"{where} holds NaN or infinity", "Download the checkpoint again")
+        _check_values(tensor, values)
         out = quantize(values, tensor.kind)
-        if tensor.kind == GGMLQuantizationType.F16 and not np.isfinite(out.view(np.float16)).all():
-            raise CheckpointError(
-                f"{where} holds values beyond the range of F16", "Choose bf16 or f32 for --type or --vision-type"
-            )
         self.part.write(tensor.offset + self.first * tensor.row_bytes, out.data.cast("B"))
+
+
+def _check_values(tensor: PlannedTensor, values: NDArray[np.float32]) -> None:
+    # One fast pass is enough for sound values: none can be larger than the root of the sum of squares.
+    if np.vdot(values, values) < _F16_MAX**2:
+        return
+    where = f"{tensor.source.path}: {tensor.source.name}" if tensor.source else tensor.name
+    if not np.isfinite(values).all():
+        raise CheckpointError(f"{where} holds NaN or infinity", "Download the checkpoint again")
+    # Block formats keep their scales in F16.
+    if tensor.kind not in (GGMLQuantizationType.F32, GGMLQuantizationType.BF16) and np.abs(values).max() > _F16_MAX:
+        raise CheckpointError(
+            f"{where} holds values beyond the range of F16", "Choose bf16 or f32 for --type or --vision-type"
+        )
 
 
 def _chunks(parts: list[_PartFile]) -> Iterator[_Chunk]:

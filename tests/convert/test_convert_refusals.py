@@ -195,13 +195,14 @@ def test_values_that_are_no_numbers(value: float, tmp_path: Path) -> None:
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_values_beyond_f16(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["vision_model.transformer.layers.0.mlp.fc1", f"{TEXT}.layers.0.mlp.up_proj"])
+def test_values_beyond_f16(name: str, tmp_path: Path) -> None:
     tensors = random_tensors(TINY)
-    tensors["vision_model.transformer.layers.0.mlp.fc1.weight"][0, 0] = 1e30
+    tensors[f"{name}.weight"][0, 0] = 1e5
     write_checkpoint(tmp_path / "tiny", TINY, tensors)
     with pytest.raises(CheckpointError, match="beyond the range of F16"):
         convert(tmp_path / "tiny", tmp_path / "out")
-    assert convert(tmp_path / "tiny", tmp_path / "out", vision_type="bf16").mmproj.exists()
+    assert convert(tmp_path / "tiny", tmp_path / "out", "bf16", vision_type="bf16").mmproj.exists()
 
 
 def test_the_source_must_be_a_folder_and_the_name_a_name(tmp_path: Path) -> None:
