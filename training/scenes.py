@@ -38,16 +38,17 @@ HELD_OUT_SEED = 1 << 50  # evaluation seeds start here, so that no held-out scen
 
 # Radii as shares of sqrt(width * height): a gap of 1.6x lies between the largest small and the smallest big object.
 _RADII = {"small": (0.068, 0.076), "big": (0.122, 0.136)}
-_MIN_STEP_X = 0.055  # centres differ at least this much in x, so that "left to right" is one order and not several
+_MIN_STEP_X = 0.07  # centres differ at least this much in x, so that "left to right" is one order and not several
 _GAP = 0.02
 # (width / height, weight): tile layouts 2x2, 1x2, 2x1, 1x3 and 3x1 all occur; square is the common case.
 _ASPECTS = ((1.0, 12), (4 / 3, 3), (3 / 4, 3), (2.0, 2), (0.5, 1), (2.8, 1), (1 / 2.5, 1))
-_OBJECT_WEIGHTS = (2, 3, 4, 4, 4, 4)
+_OBJECT_WEIGHTS = (3, 4, 5, 4, 3, 2)
 
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One shape. `x`, `y` and `radius` are in pixels of the scene's own picture; `rgb` is the colour as drawn."""
+    """One shape, which fills the square of half side `radius` round (`x`, `y`) from edge to edge, all in pixels of the
+    scene's own picture. `rgb` is the colour as drawn."""
 
     shape: str
     colour: str
@@ -98,7 +99,7 @@ def make_scene(seed: int, max_objects: int = MAX_OBJECTS) -> Scene:
     width, height = round(scale * math.sqrt(aspect)), round(scale / math.sqrt(aspect))
     count = rng.choices(range(1, max_objects + 1), _OBJECT_WEIGHTS[:max_objects])[0]
     if aspect < 0.6:
-        count = min(count, 4)  # a narrow picture has no room for six different x
+        count = min(count, 3)  # a narrow picture has no room for six different x
     background = _make_background(rng)
     while True:
         objects = _place(rng, count, width, height)
@@ -123,7 +124,7 @@ def _place(rng: random.Random, count: int, width: int, height: int) -> tuple[Sce
         for _ in range(60):
             x, y = rng.uniform(margin, width - margin), rng.uniform(margin, height - margin)
             if all(
-                math.hypot(x - other.x, y - other.y) >= radius + other.radius + _GAP * unit
+                max(abs(x - other.x), abs(y - other.y)) >= radius + other.radius + _GAP * unit
                 and abs(x - other.x) >= _MIN_STEP_X * unit
                 for other in placed
             ):
@@ -171,8 +172,7 @@ def _draw_object(picture: Image.Image, item: SceneObject, oversample: int = 4) -
     if item.shape == "circle":
         pen.ellipse((x - r, y - r, x + r, y + r), fill=255)
     elif item.shape == "square":
-        half = 0.86 * r
-        pen.rectangle((x - half, y - half, x + half, y + half), fill=255)
+        pen.rectangle((x - r, y - r, x + r, y + r), fill=255)
     else:
         pen.polygon(((x, y - r), (x - r, y + 0.86 * r), (x + r, y + 0.86 * r)), fill=255)
     picture.paste(item.rgb, (left, top), mask.reduce(oversample))

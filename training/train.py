@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import distributed, nn
 from torch.multiprocessing.spawn import spawn
+from tqdm import tqdm
 from transformers import MllamaForConditionalGeneration
 
 from training.batches import IGNORE, Batch, Batcher
@@ -53,7 +54,7 @@ class Options:
     steps: int | None = None
     pictures: int = 24
     questions: int = 1
-    vision_share: float = 0.22
+    vision_share: float = 0.34
     vision_pictures: int = 32
     learning_rate: float = 1e-3
     patch_loss: float = 0.5
@@ -118,6 +119,12 @@ class Run:
             lr=options.learning_rate,
             betas=(0.9, 0.98),
         )
+        self._bar = tqdm(
+            total=1.0,
+            desc="training",
+            bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}",
+            disable=rank != 0 or not sys.stderr.isatty(),
+        )
         self._resume()
 
     def share(self) -> float:
@@ -153,6 +160,7 @@ class Run:
         if self.rank != 0:
             return
         self.save()
+        self._bar.close()
         print(f"done: {self.progress.step} steps, {self.progress.elapsed / 60:.1f} min, {self.out / 'checkpoint'}")
 
     def _batcher(self, in_vision_phase: bool) -> Batcher:
@@ -225,10 +233,11 @@ class Run:
             f"{self.progress.step:6d}  {share:6.1%}  {self.progress.elapsed / 60:5.1f} min  lr {rate:.1e}  "
             f"answer {answer:.4f}  right {right:.4f}  patch {patch:.4f}  read {read:.3f}"
         )
-        if sys.stderr.isatty():
-            print(f"\r{line}", end="", file=sys.stderr, flush=True)
-        else:
+        if self._bar.disable:
             print(line, flush=True)
+        else:
+            self._bar.n = share
+            self._bar.set_postfix_str(line)
 
     def save(self) -> None:
         """Writes the checkpoint folder and the state, each whole or not at all."""
