@@ -13,7 +13,9 @@ prompt; what the image is to the language model comes in through the cross-atten
 
 from __future__ import annotations
 
+import atexit
 import os
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +35,15 @@ from cotcli.native import ggml
 from cotcli.native.llama import KV_TYPES, Batch, LlamaContext, LlamaModel
 
 T = TypeVar("T")
+
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_engines() -> None:
+    """libllama must be freed before the interpreter takes the callbacks apart that it holds."""
+    for engine in list(_engines):
+        engine.close()
 
 
 @dataclass(frozen=True)
@@ -105,6 +116,7 @@ class Engine:
     ) -> None:
         self.options = options or EngineOptions()
         self._open: list[Callable[[], None]] = []  # closed in reverse order
+        _engines.add(self)
         try:
             self._load(language, mmproj, on_load)
         except BaseException:
@@ -369,8 +381,11 @@ class Engine:
         """Frees everything, in the reverse order of making."""
         for sequence in list(getattr(self, "_sequences", ())):
             self.drop(sequence)
-        while self._open:
+        while getattr(self, "_open", None):
             self._open.pop()()
+
+    def __del__(self) -> None:
+        self.close()
 
     def __enter__(self) -> Engine:
         return self

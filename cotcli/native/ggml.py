@@ -197,7 +197,11 @@ _threadpool_free = bind("ggml_threadpool_free", None, c_void_p)
 
 
 class Handle:
-    """Base of the owners: closes once, also at the end of a ``with`` block and when collected."""
+    """Base of the owners: closes once, by ``close`` or at the end of a ``with`` block.
+
+    There is no ``__del__``: handles depend on each other (a context on its model, a tensor on its buffer), and the
+    garbage collector knows no order. What holds them together, the engine, closes them, at the latest at exit.
+    """
 
     _handle: int | None = None
 
@@ -219,9 +223,6 @@ class Handle:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
         self.close()
 
 
