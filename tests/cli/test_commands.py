@@ -1,0 +1,68 @@
+"""Commands that need no model: help, version, schema, the list of models."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
+
+import cotcli as package
+from tests.cli.process import ROOT, cotcli, environment
+
+
+def test_version() -> None:
+    done = cotcli("--version")
+    assert (done.code, done.out, done.err) == (0, f"cotcli {package.__version__}\n", "")
+
+
+@pytest.mark.parametrize("command", [[], ["ask"], ["score"], ["convert"], ["demo"], ["schema"], ["model"]])
+def test_help_waits_for_no_library(command: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "cotcli", *command, "--help"],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        check=True,
+    )
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "typer" in imported and f"cotcli.cli.{(command or ['app'])[0]}" in imported
+    for library in ("numpy", "PIL", "llama_cpp", "gguf", "rich.live", "rich.console", "huggingface_hub"):
+        assert library not in imported
+    assert done.stdout.startswith(" ".join(["Usage: cotcli", *command]))
+
+
+def test_schema() -> None:
+    done = cotcli("schema")
+    Draft202012Validator.check_schema(json.loads(done.out))
+
+
+def test_models(home: Path) -> None:
+    lines = cotcli("model", "ls").out.splitlines()
+    assert lines[0].split() == ["NAME", "QUANT", "SIZE", "LANGUAGE", "FILE"]
+    [missing] = [line for line in lines if line.startswith("llava-cot")]
+    assert missing.endswith(
+        "not installed: hf download Xkev/Llama-3.2V-11B-cot --local-dir llava-cot; cotcli convert llava-cot"
+    )
+    about = json.loads(cotcli("model", "show", "llava-cot", "--json").out)
+    assert (about["repo"], about["bos_count"], about["pairs"]) == ("Xkev/Llama-3.2V-11B-cot", 2, [])
+    assert "Llama 3.2 Community License" in cotcli("model", "show", "llava-cot").out
+    entries = {entry["name"]: entry for entry in json.loads(cotcli("model", "ls", "--json").out)}
+    assert entries["llava-cot"]["installed"] is False
+
+
+def test_the_bundled_model_is_listed() -> None:
+    [demo] = [entry for entry in json.loads(cotcli("model", "ls", "--json").out) if entry["name"] == "demo"]
+    assert demo["installed"] and demo["bytes"] == sum(os.path.getsize(demo[half]) for half in ("language", "mmproj"))
+
+
+def test_other_ways_to_call() -> None:
+    for module, start in (("cotcli", "Usage: cotcli [OPTIONS]"), ("convert", "Usage: cotcli convert")):
+        done = subprocess.run(
+            [sys.executable, "-m", module, "--help"], capture_output=True, text=True, env=environment(), cwd=ROOT
+        )
+        assert done.returncode == 0 and done.stdout.startswith(start)
