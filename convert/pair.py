@@ -124,10 +124,12 @@ class _PartFile:
         self.plan = file.plan
         path = _part(file.path)
         header = self.plan.header
-        header.write_header_to_file(path)
-        header.write_kv_data_to_file()
-        header.write_ti_data_to_file()
-        header.close()
+        try:
+            header.write_header_to_file(path)
+            header.write_kv_data_to_file()
+            header.write_ti_data_to_file()
+        finally:
+            header.close()
         self._data = -(-path.stat().st_size // ALIGNMENT) * ALIGNMENT
         self._file: BinaryIO = path.open("r+b", buffering=0)
         self._lock = threading.Lock()
@@ -220,7 +222,7 @@ def _write_tensors(parts: list[_PartFile], threads: int, progress: Progress | No
 
     try:
         for chunk in _chunks(parts):
-            if len(running) > threads:  # one waiting for each at work keeps all busy and memory bounded
+            if len(running) >= 2 * threads:  # one waiting for each at work; only those at work hold memory
                 wait_for_oldest()
             running.append((pool.submit(chunk.run), chunk))
         while running:
