@@ -36,6 +36,8 @@ from cotcli.native.llama import KV_TYPES, Batch, LlamaContext, LlamaModel
 
 T = TypeVar("T")
 
+_CPU_UBATCH, _GPU_UBATCH = 128, 512
+
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
@@ -55,7 +57,8 @@ class EngineOptions:
         threads: CPU threads; None takes the processors this process may use.
         context_length: tokens that all sequences together can hold.
         max_sequences: sequences at once.
-        ubatch: most tokens in one pass.
+        ubatch: most tokens in one pass; None takes 128 on a CPU, where more gains nothing and keeps Ctrl-C waiting,
+            and 512 on devices.
         kv_type: "f16" or "f32" for both key-value caches; None keeps f32 weights at f32 and takes f16 otherwise.
     """
 
@@ -63,14 +66,15 @@ class EngineOptions:
     threads: int | None = None
     context_length: int = 4096
     max_sequences: int = 8
-    ubatch: int = 512
+    ubatch: int | None = None
     kv_type: str | None = None
 
     def __post_init__(self) -> None:
         if self.kv_type is not None and self.kv_type not in KV_TYPES:
             raise UsageError(f"unknown key-value type {self.kv_type}; known: {', '.join(KV_TYPES)}")
         for name in ("context_length", "max_sequences", "ubatch"):
-            if getattr(self, name) < 1:
+            value = getattr(self, name)
+            if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1")
 
 
@@ -140,7 +144,8 @@ class Engine:
         self._backends: dict[ggml.Device, ggml.Backend] = {}
         self._open.append(self._close_backends)
         self._hook = CrossAttentionHook(self._file, self._backend_of, lambda: self.context.n_reused)
-        self.ubatch = min(options.ubatch, options.context_length)
+        ubatch = options.ubatch or (_GPU_UBATCH if options.gpu_layers else _CPU_UBATCH)
+        self.ubatch = min(ubatch, options.context_length)
         self.context = self._own(
             LlamaContext(
                 self.model,

@@ -16,6 +16,7 @@ import pytest
 from convert import convert
 from cotcli.engine import Engine, EngineOptions, TokenSequence
 from cotcli.errors import CotcliError, ModelError, ResourceError, UsageError
+from cotcli.mllama import chunks
 from cotcli.mllama.cross_attention import CrossAttentionLayer, ImageKV
 from tests.checkpoints import Recipe, write_checkpoint
 from tests.engine_cases import CASES, KEPT_ROWS, KEPT_TOKENS, RECIPES, Case
@@ -89,6 +90,15 @@ def test_states_and_logits_are_those_of_transformers(pairs: Callable[[str], tupl
                 states = engine.encode(case.picture)  # type: ignore[arg-type]
                 assert relative_error(states[KEPT_ROWS], GOLDEN[f"{case.name}/states"]) <= TOLERANCE
             check_logits(engine, case)
+
+
+def test_work_cut_into_many_graphs_gives_the_same(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At 11B shapes every layer is cut; here only with a smaller measure."""
+    monkeypatch.setattr(chunks, "_FLOPS", 1.0)
+    monkeypatch.setattr(chunks, "_MIN_ROWS", 5)
+    states = engine.encode(SQUARE.picture)  # type: ignore[arg-type]
+    assert relative_error(states[KEPT_ROWS], GOLDEN[f"{SQUARE.name}/states"]) <= TOLERANCE
+    check_logits(engine, SQUARE)
 
 
 def test_two_images_and_a_text_share_batches(engine: Engine) -> None:

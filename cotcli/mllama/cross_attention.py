@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cotcli.errors import CotcliError
+from cotcli.mllama.chunks import split_rows
 from cotcli.mllama.hparams import TextHParams
 from cotcli.mllama.tensor_names import cross_attention_tensors
 from cotcli.mllama.weights import WeightFile
@@ -77,13 +78,15 @@ class ImageKV:
             with backend.allocate(inputs):
                 ggml.set_data(source, np.ascontiguousarray(states, np.float32))
                 for layer in layers:
-                    with Arena(16, 32) as graph_arena:
-                        outputs = layer.keys_and_values(
-                            graph_arena, source, self.n_all, self.k[layer.index], self.v[layer.index]
-                        )
-                        graph = graph_arena.graph(*outputs)
-                        allocator.allocate(graph)
-                        backend.compute(graph)
+                    flops = 4.0 * hp.hidden_size * hp.num_key_value_heads * hp.head_dim
+                    for start, count in split_rows(0, self.n_all, flops):
+                        with Arena(24, 32) as graph_arena:
+                            outputs = layer.keys_and_values(
+                                graph_arena, source, start, count, self.k[layer.index], self.v[layer.index]
+                            )
+                            graph = graph_arena.graph(*outputs)
+                            allocator.allocate(graph)
+                            backend.compute(graph)
 
     def retain(self) -> ImageKV:
         self._references += 1
@@ -132,18 +135,23 @@ class CrossAttentionLayer:
         return self._weights[f"{self._prefix}{name}"]
 
     def keys_and_values(
-        self, arena: Arena, states: Tensor, n_tokens: int, k_place: Tensor, v_place: Tensor
+        self, arena: Arena, states: Tensor, start: int, count: int, k_place: Tensor, v_place: Tensor
     ) -> list[Tensor]:
-        """Nodes that project vision states (hidden_size, n_tokens) into ``k_place`` and ``v_place``."""
+        """Nodes that project rows [start, start + count) of ``states`` (hidden_size, tokens) into both places."""
         hp, w = self.hparams, self._weight
-        k = arena.mul_mat(w("cross_attn_k.weight"), states)
-        k = arena.reshape(k, hp.head_dim, hp.num_key_value_heads, n_tokens)
+        heads = (hp.head_dim, hp.num_key_value_heads, count)
+        rows = arena.view(states, (hp.hidden_size, count), offset=start * hp.hidden_size * 4)
+        k = arena.reshape(arena.mul_mat(w("cross_attn_k.weight"), rows), *heads)
         k = arena.mul(arena.rms_norm(k, hp.rms_norm_eps), w("cross_attn_k_norm.weight"))
-        v = arena.mul_mat(w("cross_attn_v.weight"), states)
-        v = arena.reshape(v, hp.head_dim, hp.num_key_value_heads, n_tokens)
+        v = arena.reshape(arena.mul_mat(w("cross_attn_v.weight"), rows), *heads)
+        k_strides, v_strides = (list(ggml.fields(place).nb) for place in (k_place, v_place))
+        k_shape = (hp.head_dim, count, hp.num_key_value_heads)
+        v_shape = (count, hp.head_dim, hp.num_key_value_heads)
+        k_rows = arena.view(k_place, k_shape, k_strides[1:3], start * int(k_strides[1]))
+        v_rows = arena.view(v_place, v_shape, v_strides[1:3], start * int(v_strides[0]))
         return [
-            arena.cpy(arena.permute(k, 0, 2, 1, 3), k_place),
-            arena.cpy(arena.permute(v, 1, 2, 0, 3), v_place),
+            arena.cpy(arena.permute(k, 0, 2, 1, 3), k_rows),
+            arena.cpy(arena.permute(v, 1, 2, 0, 3), v_rows),
         ]
 
     def update(self, arena: Arena, hidden: Tensor, groups: Sequence[ColumnGroup]) -> Tensor:

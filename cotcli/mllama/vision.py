@@ -8,8 +8,8 @@ padding; so padding queries attend to the real tokens and all others to everythi
 
 the real keys are a prefix and two unmasked attentions do. The first two parts are also the order of the result.
 
-Each layer is one graph for q, k and v, then one a chunk of rows for everything else: after k and v, rows are
-independent. Chunks bound the scratch memory and are short, so that Ctrl-C is answered between them.
+Each layer first makes q, k and v of all rows, then does everything else: after that, rows are independent. Both go by
+chunks of rows, a graph each, which bounds the scratch memory and lets Ctrl-C be answered in between.
 """
 
 from __future__ import annotations
@@ -21,14 +21,12 @@ import numpy as np
 import numpy.typing as npt
 
 from cotcli.image import PreparedImage
+from cotcli.mllama.chunks import split_rows
 from cotcli.mllama.tensor_names import mmproj_tensors
 from cotcli.mllama.weights import WeightFile
 from cotcli.native import ggml
 from cotcli.native.ggml import Arena, Tensor
 
-# About half a second of one modern core: what a chunk may cost before Ctrl-C is looked for again.
-_CHUNK_FLOPS = 30e9
-_MIN_CHUNK = 64  # below it ggml's CPU flash attention takes its slow path
 _GRAPH_SIZE = 64
 
 
@@ -191,14 +189,18 @@ class _Pass:
         gated = name.startswith("v.global_blk")
         attn_gate = math.tanh(file.array(f"{name}.attn_gate")[0]) if gated else None
         ffn_gate = math.tanh(file.array(f"{name}.ffn_gate")[0]) if gated else None
-        with Arena(32, _GRAPH_SIZE) as arena:
-            normed = self._layer_norm(arena, self._hidden, f"{name}.ln1")
-            copies = []
-            for part, place in (("q", self._q), ("k", self._k), ("v", self._v)):
-                projected = arena.mul_mat(weights[f"{name}.attn_{part}.weight"], normed)
-                copies.append(arena.cpy(arena.reshape(projected, hp.head_dim, hp.attention_heads, self._all), place))
-            self._compute(arena, *copies)
         row_bytes = hp.hidden_size * 4
+        for start, count in split_rows(0, self._all, 6.0 * hp.hidden_size**2):
+            with Arena(32, _GRAPH_SIZE) as arena:
+                rows = arena.view(self._hidden, (hp.hidden_size, count), offset=start * row_bytes)
+                normed = self._layer_norm(arena, rows, f"{name}.ln1")
+                copies = []
+                for part, whole in (("q", self._q), ("k", self._k), ("v", self._v)):
+                    projected = arena.mul_mat(weights[f"{name}.attn_{part}.weight"], normed)
+                    shape = (hp.head_dim, hp.attention_heads, count)
+                    place = arena.view(whole, shape, offset=start * int(ggml.fields(whole).nb[2]))
+                    copies.append(arena.cpy(arena.reshape(projected, *shape), place))
+                self._compute(arena, *copies)
         for start, count, n_keys in self._chunks():
             with Arena(48, _GRAPH_SIZE) as arena:
                 q = self._heads(arena, self._q, start, count)
@@ -250,7 +252,7 @@ class _Pass:
             final = arena.view(self._hidden, (hp.hidden_size, self._rows))
             place = arena.view(self._stack, (hp.hidden_size, self._rows), (width * 4,))
             self._compute(arena, arena.cpy(final, place))
-        for start, count in _split(0, self._rows, 2.0 * width * out):
+        for start, count in split_rows(0, self._rows, 2.0 * width * out):
             with Arena(8, _GRAPH_SIZE) as arena:
                 rows = arena.view(self._stack, (width, count), offset=start * width * 4)
                 place = arena.view(self._states, (out, count), offset=start * out * 4)
@@ -281,18 +283,8 @@ class _Pass:
         hp = self._tower._hparams
         for first, end, n_keys in ((0, self._real, self._all), (self._real, self._all, self._real)):
             per_row = 4.0 * n_keys * hp.hidden_size + 2.0 * hp.hidden_size * (hp.hidden_size + 2 * hp.intermediate_size)
-            for start, count in _split(first, end, per_row):
+            for start, count in split_rows(first, end, per_row):
                 yield start, count, n_keys
-
-
-def _split(first: int, end: int, flops_per_row: float) -> Iterator[tuple[int, int]]:
-    """(first row, rows) of even chunks that each cost about ``_CHUNK_FLOPS``."""
-    rows = end - first
-    limit = max(_MIN_CHUNK, int(_CHUNK_FLOPS / flops_per_row))
-    n_chunks = -(-rows // limit)
-    for i in range(n_chunks):
-        start, stop = first + rows * i // n_chunks, first + rows * (i + 1) // n_chunks
-        yield start, stop - start
 
 
 def _patches(tiles: npt.NDArray[np.float32], patch_size: int) -> npt.NDArray[np.float32]:
