@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, features
+from PIL import Image, ImageFile
 
 from cotcli.errors import ImageError
 from cotcli.image import load_image
-from tests.image_files import grey_rgb, pattern, png, samples, written
+from tests.image_files import grey_rgb, pattern, png, readable, samples, written
 
 SAMPLES = samples()
 # What undoes each EXIF orientation, on an array of rows.
@@ -44,7 +44,7 @@ def exif(orientation: object) -> bytes:
 def test_every_kind_is_here() -> None:
     kinds = {name.split()[0] for name in SAMPLES}
     assert {"jpeg", "mpo", "png", "apng", "gif", "bmp", "tiff", "ppm", "pgm", "pbm"} <= kinds
-    assert ("webp" in kinds) == features.check("webp")
+    assert ("webp" in kinds) == readable("webp")
 
 
 @pytest.mark.parametrize("name", SAMPLES)
@@ -59,7 +59,7 @@ def test_file_of_each_kind(name: str) -> None:
 @pytest.mark.parametrize("orientation", UPRIGHT)
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 def test_orientation(kind: str, orientation: int) -> None:
-    if kind in ("WEBP", "AVIF") and not features.check(kind.lower()):
+    if kind in ("WEBP", "AVIF") and not readable(kind.lower()):
         pytest.skip(f"this Pillow has no {kind}")
     rgb = np.asarray(Image.fromarray(pattern(4, 3, 3)).resize((40, 24)))
     lossy = {"quality": 95, "subsampling": "4:4:4"} if kind in ("JPEG", "AVIF") else {}
@@ -79,7 +79,9 @@ def test_orientation_of_a_pillow_image(orientation: int) -> None:
     np.testing.assert_array_equal(decoded(image), UPRIGHT[orientation](pattern(9, 5, 3)))
 
 
-@pytest.mark.parametrize("broken", [exif(0), exif(9), exif(65535), b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff"])
+@pytest.mark.parametrize(
+    "broken", [exif(0), exif(9), exif(65535), b"Exif\0\0", b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff"]
+)
 def test_senseless_orientation_is_ignored(broken: bytes) -> None:
     data = written(Image.fromarray(pattern(9, 5, 3)), "PNG", exif=broken)
     np.testing.assert_array_equal(decoded(data), pattern(9, 5, 3))
@@ -200,7 +202,7 @@ def test_heic(orientation: int) -> None:
     result = decoded(data)
     expected = UPRIGHT[orientation](rgb)
     assert result.shape == expected.shape
-    assert np.abs(result.astype(int) - expected).max() <= 16
+    assert np.abs(result.astype(int) - expected).mean() <= 8  # any other orientation: 14 at least
     for end in range(0, len(data), 7):
         with pytest.raises(ImageError):
             load_image(data[:end])

@@ -80,7 +80,8 @@ def prepare_image(image: LoadedImage | Image, preprocessing: ImagePreprocessing)
         region = resized[top : top + tile, left : left + tile]
         for channel in range(3):
             target = pixel_values[index, channel, : region.shape[0], : region.shape[1]]
-            target[...] = table[channel][region[..., channel]]
+            # "clip" spares the temporary copy of a bounds check that no byte can fail.
+            np.take(table[channel], region[..., channel], out=target, mode="clip")
     return PreparedImage(
         pixel_values=pixel_values,
         aspect_ratio_id=p.supported_aspect_ratios.index((rows, columns)) + 1,
