@@ -57,6 +57,7 @@ class Options:
     vision_share: float = 0.34
     vision_pictures: int = 32
     learning_rate: float = 1e-3
+    vision_rate: float = 0.35  # the vision tower's share of the rate in the second phase; a full one undoes the first
     patch_loss: float = 0.5
     workers: int = 2
     log_every: int = 20
@@ -110,15 +111,8 @@ class Run:
             ids[BOS], [ids[END_OF_TEXT], ids[EOM], ids[EOT]], ids[PAD]
         )
         self.head = PatchHead(self.model.config.text_config.hidden_size)
-        named = [*self.model.named_parameters(), *self.head.named_parameters()]
-        decayed = [weight for name, weight in named if weight.ndim == 2 and "embed" not in name]
-        kept = [weight for name, weight in named if not (weight.ndim == 2 and "embed" not in name)]
-        self.weights = [weight for _, weight in named]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": 0.05}, {"params": kept, "weight_decay": 0.0}],
-            lr=options.learning_rate,
-            betas=(0.9, 0.98),
-        )
+        self.weights = [*self.model.parameters(), *self.head.parameters()]
+        self.optimizer = torch.optim.AdamW(self._groups(), lr=options.learning_rate, betas=(0.9, 0.98))
         self._bar = tqdm(
             total=1.0,
             desc="training",
@@ -126,6 +120,18 @@ class Run:
             disable=rank != 0 or not sys.stderr.isatty(),
         )
         self._resume()
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """Weights by part (vision: what the dense labels teach) and by whether they decay (2-D, not embeddings)."""
+        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        named = [*self.model.named_parameters(), *(("head", weight) for weight in self.head.parameters())]
+        for name, weight in named:
+            vision = name == "head" or "vision_model" in name or "projector" in name
+            groups.setdefault((vision, weight.ndim == 2 and "embed" not in name), []).append(weight)
+        return [
+            {"params": weights, "weight_decay": 0.05 if decays else 0.0, "vision": vision}
+            for (vision, decays), weights in sorted(groups.items())
+        ]
 
     def share(self) -> float:
         """How much of the run is done, 0 to 1."""
@@ -197,7 +203,7 @@ class Run:
         shape = min(1.0, inside / 0.03) * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * inside)))
         rate = options.learning_rate * max(shape, 1e-3)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * (options.vision_rate if group["vision"] and share >= options.vision_share else 1.0)
         return rate
 
     def _step(self, batch: Batch, in_vision_phase: bool) -> tuple[float, ...]:
