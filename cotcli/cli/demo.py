@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from pathlib import Path
 
 import typer
@@ -31,5 +32,12 @@ def demo(
     """Ask the bundled model about a bundled picture."""
     output = OutputOptions(json, stream_json, options.parse_show(show), color, verbose, quiet)
     if output.notes:
-        note(f"this is  {shlex.join(['cotcli', 'ask', QUESTION, str(PICTURE), '--model', MODEL])}")
+        note(f"running {shlex.join(['cotcli', 'ask', QUESTION, _shorter(PICTURE), '--model', MODEL])}")
+        if sys.stderr.isatty():
+            print(file=sys.stderr)
     raise typer.Exit(answer_all(Job(QUESTION, [str(PICTURE)], LoadOptions(MODEL, threads=threads), output=output)))
+
+
+def _shorter(path: Path) -> str:
+    """The path from here, if it is below."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

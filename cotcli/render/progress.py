@@ -40,7 +40,7 @@ class ProgressLine:
             return
         if self._progress is None:
             self._begin()
-        assert self._progress is not None and self._task is not None
+        assert self._progress is not None
         counted = phase == "image" and total > 0
         label = _PHASES.get(phase, phase)
         if phase == "decode":
@@ -49,16 +49,17 @@ class ProgressLine:
             label += f", layer {min(done + 1, total)}/{total}"
         bounded = total if total > 0 and phase != "decode" else None
         if phase != self._phase:
-            # A fresh clock and bar for each phase.
-            self._progress.reset(self._task, total=bounded)
-            self._phase = phase
-        self._progress.update(self._task, description=label, completed=done, total=bounded)
+            if self._task is not None:
+                self._progress.remove_task(self._task)
+            self._task, self._phase = self._progress.add_task(label, total=bounded), phase
+        assert self._task is not None
+        self._progress.update(self._task, description=label, completed=done)
 
     def hide(self) -> None:
         """Wipes the line; the next update shows it again."""
         if self._progress is not None:
             self._progress.stop()
-            self._progress = None
+            self._progress = self._task = None
             self._phase = ""
 
     def _begin(self) -> None:
@@ -76,5 +77,4 @@ class ProgressLine:
             redirect_stdout=False,
             redirect_stderr=False,
         )
-        self._task = self._progress.add_task("", total=None)
         self._progress.start()

@@ -75,7 +75,7 @@ class TerminalOutput:
             self._line(clean(answer.raw), None)
         if self._footer:
             self._gap()
-            self._line(footer(answer), "dim")
+            self._line(footer(answer, self._width), "dim")
 
     def close(self) -> None:
         """Ends the open section, if there is one, with whole lines."""
@@ -152,8 +152,10 @@ class _Section:
         _write(self._console, "\n", None)
 
 
-def footer(answer: Answer) -> str:
-    """Model, quantization, device, times and speed in one line."""
+def footer(answer: Answer, width: int) -> str:
+    """Model, quantization, device, times and speed: one line, or several where one is too narrow."""
+    from rich.cells import cell_len
+
     model, timing, usage = answer.model, answer.timing, answer.usage
     parts = [model.name, model.quant, model.device]
     steps = (("load", timing.load), ("image", timing.image), ("prompt", timing.prompt))
@@ -162,7 +164,14 @@ def footer(answer: Answer) -> str:
     if timing.decode:
         speed = usage.completion_tokens / timing.decode * 1000
         parts.append(f"{speed:.3g} tokens/s" if speed < 1000 else f"{speed:.0f} tokens/s")
-    return " · ".join(clean(part) for part in parts)
+    lines = [clean(parts[0])]
+    for part in map(clean, parts[1:]):
+        longer = f"{lines[-1]} · {part}"
+        if cell_len(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(part)
+    return "\n".join(lines)
 
 
 def _seconds(milliseconds: float) -> str:

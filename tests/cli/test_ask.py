@@ -88,12 +88,12 @@ def test_a_terminal_gets_the_staged_view(record: dict[str, Any], columns: int, e
     words = re.sub(r"[─│╭╮╰╯]", " ", text).split()
     expected = [word for stage in STAGES for word in (stage.capitalize(), *record["stages"][stage].split())]
     assert words[: len(expected)] == expected
-    assert re.fullmatch(r"demo · \w+ · CPU · load .* s · \d+ tokens in .* s · \S+ tokens/s", lines[-1])
+    assert re.search(r"\ndemo · \w+ · CPU · load [^╰]* s[ ·\n]+\d+ tokens in .* s[ ·\n]+\S+ tokens/s\n$", text)
 
 
 def test_the_view_follows_columns_and_options(record: dict[str, Any]) -> None:
     narrow = cotcli_on_terminal(*ASK, "--show", "conclusion", "--quiet", columns=120, env={"COLUMNS": "30"})
-    box = f"╭─ Conclusion {'─' * 16}╮\n│ {record['answer']:26} │\n╰{'─' * 28}╯\n"
+    box = f"╭─ Conclusion {'─' * 15}╮\n│ {record['answer']:26} │\n╰{'─' * 28}╯\n"
     assert re.sub(r"\x1b\[[0-9;]*m", "", narrow.out) == box
     assert narrow.err == ""
     never = cotcli_on_terminal(*ASK, "--show", "conclusion", "--quiet", "--color", "never", columns=30)
@@ -134,7 +134,7 @@ def test_constrained_conclusions(tmp_path: Path) -> None:
     choice = json.loads(cotcli(*ASK, "--json", "--choices", "left, right").out)
     assert choice["answer"] in ("left", "right")
     assert choice["params"]["choices"] == ["left", "right"]
-    schema = {"type": "object", "properties": {"count": {"type": "integer", "maximum": 9}}, "required": ["count"]}
+    schema = {"type": "object", "properties": {"count": {"type": "integer"}}, "required": ["count"]}
     (tmp_path / "schema.json").write_text(json.dumps(schema))
     done = cotcli(*ASK, "--schema", tmp_path / "schema.json")
     Draft202012Validator(schema).validate(json.loads(done.out))
@@ -186,7 +186,7 @@ def test_the_demo_is_answered_right(record: dict[str, Any]) -> None:
 def test_demo(record: dict[str, Any]) -> None:
     done = cotcli("demo", "--threads", 1)
     assert (done.code, done.out) == (0, record["answer"] + "\n")
-    assert done.err.startswith("cotcli: this is  cotcli ask ")
+    assert done.err.startswith("cotcli: running cotcli ask ")
 
 
 def test_verbose_names_the_files_and_shows_the_log() -> None:
