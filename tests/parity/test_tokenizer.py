@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -66,6 +67,14 @@ def test_core_texts(both: Both) -> None:
 
 def test_hundreds_of_mixed_texts(both: Both) -> None:
     assert_same(both, random_texts(600, seed=1))
+
+
+def test_every_code_point_between_letters_digits_and_spaces(both: Both) -> None:
+    """llama.cpp has its own tables of letters, digits and spaces; transformers' regular expressions have others."""
+    characters = (chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000)
+    assigned = [c for c in characters if unicodedata.category(c) not in ("Cn", "Co")]
+    assert len(assigned) > 140_000
+    assert_same(both, [f"a{c}b 1{c}2 .{c}. {c} x" for c in assigned])
 
 
 def test_names_of_special_tokens_in_text_stay_text(both: Both) -> None:
