@@ -88,12 +88,15 @@ def make_console(file: TextIO, color: str) -> Console:
         system = None
     elif color == "always" and (_is_dumb() or not file.isatty()):
         system = "standard"
+    size = shutil.get_terminal_size()
     return Console(
         file=file,
         force_terminal=True,
         color_system=system,
         no_color=system is None,
-        width=shutil.get_terminal_size().columns,
+        # Both, or rich takes a dumb terminal to be 80 wide.
+        width=size.columns,
+        height=size.lines,
         markup=False,
         emoji=False,
         highlight=False,
