@@ -69,6 +69,7 @@ def answer_all(job: Job) -> int:
         params = replace(reasoner.defaults, **job.params)
         for name, image in images:
             with about(job.question, name):
+                progress.hide()
                 output.start(name, job.question)
                 problem = problem_of(_answer(reasoner, image, job.question, params, output, progress))
             if problem is not None:

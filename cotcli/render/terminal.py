@@ -49,7 +49,7 @@ class TerminalOutput:
         if self._headers:
             name = clean(image).replace("\n", " ")
             self._gap()
-            self._line(_rule(self._console, name, self._width, heavy=True), "bold")
+            _write_rule(self._console, name, self._width, "default", heavy=True)
 
     def event(self, event: StageEvent) -> None:
         if RAW in self._show:
@@ -111,7 +111,7 @@ class _Section:
             title = f"{left}{line} {(stage or '').capitalize()} "
             _write(console, title + line * (width - len(title) - 1) + right + "\n", self._style)
         elif stage:
-            _write(console, _rule(console, stage.capitalize(), width) + "\n", self._style)
+            _write_rule(console, stage.capitalize(), width, self._style)
 
     def write(self, text: str) -> None:
         self._write_pieces(self._wrap.feed(text))
@@ -191,14 +191,17 @@ def _ascii(console: Console) -> bool:
     return not console.encoding.startswith("utf")
 
 
-def _rule(console: Console, title: str, width: int, *, heavy: bool = False) -> str:
+def _write_rule(console: Console, title: str, width: int, style: str, *, heavy: bool = False) -> None:
+    """A label in bold with a faint line on both sides."""
     from rich.cells import cell_len, set_cell_size
 
     line = ("=" if heavy else "-") if _ascii(console) else ("━" if heavy else "─")
     room = width - 4
     if cell_len(title) > room:
         title = set_cell_size(title, room)
-    return f"{line * 2} {title} " + line * (width - cell_len(title) - 4)
+    _write(console, f"{line * 2} ", f"dim {style}")
+    _write(console, title, f"bold {style}")
+    _write(console, f" {line * (width - cell_len(title) - 4)}\n", f"dim {style}")
 
 
 def _corners(console: Console, *, top: bool) -> tuple[str, str, str]:

@@ -37,9 +37,15 @@ def cotcli(*args: object, env: Mapping[str, str] | None = None, stdin: bytes = b
     return Finished(done.returncode, done.stdout.decode("utf-8"), done.stderr.decode("utf-8"))
 
 
-def cotcli_on_terminal(*args: object, columns: int = 80, env: Mapping[str, str] | None = None) -> Finished:
-    """Runs cotcli with stdout on a terminal of that many columns and stderr on another; line ends come as newlines."""
-    out, err = _Terminal(columns), _Terminal(columns)
+def cotcli_on_terminal(
+    *args: object, columns: int = 80, env: Mapping[str, str] | None = None, one: bool = False
+) -> Finished:
+    """Runs cotcli with stdout on a terminal of that many columns and stderr on another; line ends come as newlines.
+
+    With `one`, both are on one terminal, as is usual, and `out` has it all.
+    """
+    out = _Terminal(columns)
+    err = out if one else _Terminal(columns)
     process = subprocess.Popen(
         [*COMMAND, *map(str, args)],
         stdin=subprocess.DEVNULL,
@@ -47,11 +53,11 @@ def cotcli_on_terminal(*args: object, columns: int = 80, env: Mapping[str, str] 
         stderr=err.inner,
         env=environment(env),
     )
-    os.close(out.inner)
-    os.close(err.inner)
-    texts = _read_all([out.outer, err.outer])
+    for terminal in {out, err}:
+        os.close(terminal.inner)
+    texts = _read_all([terminal.outer for terminal in {out, err}])
     code = process.wait(timeout=120)
-    return Finished(code, texts[out.outer], texts[err.outer])
+    return Finished(code, texts[out.outer], "" if one else texts[err.outer])
 
 
 class _Terminal:

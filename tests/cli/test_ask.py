@@ -109,6 +109,36 @@ def test_progress_is_wiped_before_anything_is_written() -> None:
     assert cotcli_on_terminal(*ASK, env={"TERM": "dumb"}).err == ""
 
 
+def screen(output: str) -> list[str]:
+    """What a terminal shows in the end: text, line ends, returns, erased lines and cursor up; colours are dropped."""
+    rows, row, column = [""], 0, 0
+    for token in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|[\n\r]|[^\x1b\n\r]+", output):
+        if token == "\n":
+            row, column = row + 1, 0
+            rows += [""] * (row + 1 - len(rows))
+        elif token == "\r":
+            column = 0
+        elif token == "\x1b[2K":
+            rows[row] = ""
+        elif token == "\x1b[1A":
+            row -= 1
+        elif not token.startswith("\x1b"):
+            rows[row] = rows[row].ljust(column)[:column] + token + rows[row][column + len(token) :]
+            column += len(token)
+        else:
+            assert token[-1] == "m" or token in ("\x1b[?25l", "\x1b[?25h"), token
+    return rows
+
+
+def test_progress_and_view_share_a_terminal(tmp_path: Path) -> None:
+    (tmp_path / "other.png").write_bytes(PICTURE.read_bytes())
+    args = ("ask", QUESTION, PICTURE, tmp_path / "other.png", *ASK[3:])
+    mixed, apart = (cotcli_on_terminal(*args, columns=200, one=one) for one in (True, False))
+    assert "Loading the model" in mixed.out
+    timing = re.compile(r"[\d.]+ (s\b|tokens/s)")
+    assert [timing.sub("", line) for line in screen(mixed.out)] == [timing.sub("", line) for line in screen(apart.out)]
+
+
 def test_several_pictures(record: dict[str, Any], tmp_path: Path) -> None:
     other = tmp_path / "other.png"
     other.write_bytes(PICTURE.read_bytes())

@@ -108,7 +108,7 @@ def test_colours() -> None:
     answer = make_answer("<SUMMARY>s</SUMMARY><CONCLUSION>c</CONCLUSION>")
     assert f"\x1b[2m{QUIET_LINE}\x1b[0m\n" in render([answer], 120, color=True)
     text = render([answer], 20, color=True)
-    assert "\x1b[36m── Summary ─────────\x1b[0m\ns\n" in text
+    assert "\x1b[2;36m── \x1b[0m\x1b[1;36mSummary\x1b[0m\x1b[2;36m ─────────\x1b[0m\n" in text
     assert "\x1b[1;32m╭─ Conclusion ─────╮\x1b[0m\n\x1b[1;32m│ \x1b[0m\x1b[1mc\x1b[0m" in text
 
 
