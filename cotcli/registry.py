@@ -1,82 +1,25 @@
-"""A model's name or path -> its entry in `models.toml` and its two local GGUF files.
+"""A model's name or path -> what is known about it, and its two local GGUF files.
 
-Knows `models.toml`, where models are kept and what a pair of files is called. Knows nothing about what is in the files,
-and downloads nothing.
+Knows where models are kept and what a pair of files is called. Knows nothing about what is in the files, and downloads
+nothing.
 
 A pair is `NAME-QUANT.gguf` (language) and `NAME-QUANT.mmproj.gguf` (vision and cross-attention) in one folder. Pairs
-are looked for in the package (`cotcli/data`) and in `<home>/models/NAME`, where home is `COTCLI_HOME` or the platform's
-folder for data.
+are looked for in the package (`cotcli/data`) and in `<home>/models/NAME`; see `cotcli.specs.home`.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from cotcli.answer import GenerationParams
 from cotcli.errors import ModelNotFoundError, UsageError
-from cotcli.stages import FORMATS, StageFormat
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from cotcli.specs import ModelSpec, home, is_name, spec_of_repo, specs
 
 _MMPROJ = ".mmproj.gguf"
 _STEM = re.compile(r"(?P<name>.+)-(?P<quant>F32|F16|BF16|I?Q\d\w*)", re.IGNORECASE)
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?::[A-Za-z0-9_]+)?")
-_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repeat_penalty", "max_tokens")
 UNKNOWN_QUANT = "unknown"
-
-
-@dataclass(frozen=True)
-class BundledPair:
-    """A GGUF pair inside the package, with the SHA-256 of each file."""
-
-    quant: str
-    language: str
-    mmproj: str
-    language_sha256: str
-    mmproj_sha256: str
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """What cotcli knows about a model before it opens its files.
-
-    Attributes:
-        stage_format: a key of `cotcli.stages.FORMATS`.
-        bos_count: how many `<|begin_of_text|>` the model is given before the question.
-        sampling: the model's own defaults, under the names of `GenerationParams`.
-        repo, revision: the checkpoint on the Hugging Face hub.
-        default_quant: the pair to use where several are installed.
-    """
-
-    name: str
-    description: str = ""
-    licence: str = ""
-    repo: str | None = None
-    revision: str | None = None
-    stage_format: str = "tags"
-    bos_count: int = 1
-    default_quant: str | None = None
-    sampling: Mapping[str, float] = field(default_factory=dict)
-    files: tuple[BundledPair, ...] = ()
-
-    @property
-    def params(self) -> GenerationParams:
-        """The generation parameters to start from."""
-        return GenerationParams(**self.sampling)  # type: ignore[arg-type]  # checked by _read_spec and by the class
-
-    @property
-    def stages(self) -> StageFormat:
-        return FORMATS[self.stage_format]
 
 
 @dataclass(frozen=True)
@@ -95,31 +38,9 @@ class ResolvedModel:
         return self.language.stat().st_size + self.mmproj.stat().st_size
 
 
-def home() -> Path:
-    """Where cotcli keeps what it installs: `COTCLI_HOME`, or the platform's folder for a user's data."""
-    override = os.environ.get("COTCLI_HOME")
-    if override:
-        return Path(override).expanduser()
-    import platformdirs
-
-    return Path(platformdirs.user_data_dir("cotcli", appauthor=False))
-
-
 def model_folder(name: str) -> Path:
     """Where the pairs of a model are installed."""
     return home() / "models" / name
-
-
-@cache
-def specs() -> dict[str, ModelSpec]:
-    """The entries of `models.toml` by name."""
-    return {name: _read_spec(name, entry) for name, entry in _models_toml()["models"].items()}
-
-
-def default_model() -> str:
-    """The name of the model that is used when none is given."""
-    name: str = _models_toml()["default"]
-    return name
 
 
 def resolve(name_or_path: str | os.PathLike[str]) -> ResolvedModel:
@@ -135,7 +56,7 @@ def resolve(name_or_path: str | os.PathLike[str]) -> ResolvedModel:
     """
     text = os.fspath(name_or_path)
     path = Path(text).expanduser()
-    if isinstance(name_or_path, str) and _NAME.fullmatch(text) and path.suffix != ".gguf":
+    if isinstance(name_or_path, str) and _is_name(text):
         found = _by_name(text)
         if found is not None:
             return found
@@ -158,6 +79,11 @@ def installed() -> list[ResolvedModel]:
     return [pair for name in sorted(names | set(specs())) for pair in _pairs_of(name)]
 
 
+def _is_name(text: str) -> bool:
+    name, colon, quant = text.partition(":")
+    return is_name(name) and (re.fullmatch(r"\w+", quant, re.ASCII) is not None if colon else True)
+
+
 def _by_name(text: str) -> ResolvedModel | None:
     name, _, quant = text.partition(":")
     pairs = _pairs_of(name)
@@ -177,22 +103,25 @@ def _unknown(text: str) -> ModelNotFoundError:
     spec = specs().get(text.partition(":")[0])
     if spec is None:
         return ModelNotFoundError(f"there is no model {text}", "To see what is installed: cotcli model ls")
-    hint = "The bundled model runs now: cotcli demo"
-    if spec.repo:
-        hint = f"To install it: {how_to_install(spec)}. {hint}"
+    hint = f"To install it: {how_to_install(spec)}"
+    if not spec.files:
+        hint += ". The bundled model runs now: cotcli demo"
     return ModelNotFoundError(f"the model {spec.name} is not installed", hint)
 
 
 def how_to_install(spec: ModelSpec) -> str:
     """The commands that install a model, in one line."""
-    if spec.repo is None:
+    if spec.files:
         return "pip install --force-reinstall cotcli"
+    if spec.repo is None:
+        return f"cotcli convert SRC --name {spec.name}"
     return f"hf download {spec.repo} --local-dir {spec.name}; cotcli convert {spec.name}"
 
 
 def _pairs_of(name: str) -> list[ResolvedModel]:
     """The pairs of one name, the default quantization first, then by quantization."""
-    spec = specs().get(name) or ModelSpec(name)
+    # One that was installed under the name of its repository is that model all the same.
+    spec = specs().get(name) or replace(spec_of_repo(name) or ModelSpec(name), name=name)
     data = Path(__file__).parent / "data"
     pairs = [
         ResolvedModel(spec, pair.quant, data / pair.language, data / pair.mmproj, pair.language_sha256)
@@ -250,33 +179,12 @@ def _existing(text: str) -> Path:
 
 
 def _from_files(language: Path, mmproj: Path, spec: ModelSpec | None = None) -> ResolvedModel:
-    """A pair by its file names: `llava-cot-Q4_K_M.gguf` is read as llava-cot, wherever it lies."""
+    """A pair by its file names: `llava-cot-Q4_K_M.gguf` is read as llava-cot, wherever it lies.
+
+    So is `Llama-3.2V-11B-cot-Q4_K_M.gguf`, by the name of that model's repository.
+    """
     stem = language.name.removesuffix(".gguf")
     match = _STEM.fullmatch(stem)
     name = match["name"] if match else stem
-    return ResolvedModel(
-        spec or specs().get(name) or ModelSpec(name), match["quant"] if match else UNKNOWN_QUANT, language, mmproj
-    )
-
-
-@cache
-def _models_toml() -> dict[str, Any]:
-    """`models.toml`: in the package in an installed wheel, beside the package in a working tree."""
-    package = Path(__file__).parent
-    places = (package / "models.toml", package.parent / "models.toml")
-    place = next((path for path in places if path.is_file()), None)
-    if place is None:
-        raise ModelNotFoundError(
-            "models.toml is missing from the installation", "Install cotcli again: pip install --force-reinstall cotcli"
-        )
-    content: dict[str, Any] = tomllib.loads(place.read_text(encoding="utf-8"))
-    return content
-
-
-def _read_spec(name: str, entry: Mapping[str, Any]) -> ModelSpec:
-    fields = dict(entry)
-    files = tuple(BundledPair(**pair) for pair in fields.pop("files", ()))
-    unknown = set(fields.get("sampling", ())) - set(_SAMPLING)
-    if unknown or fields["stage_format"] not in FORMATS:
-        raise ValueError(f"models.toml, {name}: {unknown or fields['stage_format']} is not known")
-    return ModelSpec(name, files=files, **fields)
+    spec = spec or specs().get(name) or spec_of_repo(name) or ModelSpec(name)
+    return ResolvedModel(spec, match["quant"] if match else UNKNOWN_QUANT, language, mmproj)

@@ -1,15 +1,14 @@
-"""models.toml, and what a model's name or path on the command line finds."""
+"""What a model's name or path on the command line finds."""
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import pytest
 
 from cotcli import registry
-from cotcli.answer import GenerationParams
 from cotcli.errors import ModelNotFoundError, UsageError
+from cotcli.specs import ModelSpec, specs
 
 
 @pytest.fixture(autouse=True)
@@ -25,22 +24,6 @@ def make_pair(folder: Path, stem: str) -> Path:
     (folder / f"{stem}.mmproj.gguf").touch()
     (folder / f"{stem}.gguf").touch()
     return folder / f"{stem}.gguf"
-
-
-def test_models_toml() -> None:
-    llava_cot = registry.specs()["llava-cot"]
-    assert registry.default_model() == "llava-cot"
-    assert llava_cot.repo == "Xkev/Llama-3.2V-11B-cot"
-    assert llava_cot.bos_count == 2
-    assert llava_cot.params == GenerationParams(temperature=0.6, top_p=0.9, max_tokens=2048)
-    assert llava_cot.stages.stages == ("summary", "caption", "reasoning", "conclusion")
-
-
-def test_bundled_files_are_as_stated() -> None:
-    data = Path(registry.__file__).parent / "data"
-    for pair in registry.specs()["demo"].files:
-        for name, sha256 in ((pair.language, pair.language_sha256), (pair.mmproj, pair.mmproj_sha256)):
-            assert hashlib.sha256((data / name).read_bytes()).hexdigest() == sha256
 
 
 def test_nothing_installed_names_the_next_command() -> None:
@@ -81,6 +64,31 @@ def test_a_name_that_models_toml_does_not_have(empty_home: Path) -> None:
     with pytest.raises(UsageError) as caught:
         registry.resolve("mine")
     assert caught.value.hint == "Name one of them: mine:Q6_K, mine:Q8_0"
+
+
+def test_installed_under_the_name_of_its_repository(empty_home: Path) -> None:
+    language = make_pair(empty_home / "models" / "Llama-3.2V-11B-cot", "Llama-3.2V-11B-cot-Q4_K_M")
+    found = registry.resolve("Llama-3.2V-11B-cot")
+    assert (found.language, found.spec.name, found.spec.bos_count) == (language, "Llama-3.2V-11B-cot", 2)
+
+
+@pytest.mark.parametrize(
+    ("stem", "name", "bos_count", "stage_format"),
+    [
+        ("Llama-3.2V-11B-cot-Q4_K_M", "llava-cot", 2, "tags"),
+        ("llama-3.2-11b-vision-instruct-F16", "llama-3.2-vision", 1, "none"),
+        ("Llama-3.2V-11B-cot", "llava-cot", 2, "tags"),
+        ("another-Q8_0", "another", 1, "tags"),
+    ],
+)
+def test_the_name_of_the_repository(tmp_path: Path, stem: str, name: str, bos_count: int, stage_format: str) -> None:
+    spec = registry.resolve(make_pair(tmp_path, stem)).spec
+    assert (spec.name, spec.bos_count, spec.stage_format) == (name, bos_count, stage_format)
+
+
+def test_how_to_install() -> None:
+    assert registry.how_to_install(specs()["demo"]) == "pip install --force-reinstall cotcli"
+    assert registry.how_to_install(ModelSpec("mine")) == "cotcli convert SRC --name mine"
 
 
 def test_by_path(tmp_path: Path) -> None:

@@ -148,7 +148,8 @@ def loaded(
         live: whether text is being written where the progress line would go.
     """
     import cotcli
-    from cotcli.registry import default_model, resolve
+    from cotcli.registry import resolve
+    from cotcli.specs import default_model
 
     name = options.model or default_model()
     if output.verbose:

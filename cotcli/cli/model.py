@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from cotcli.registry import ModelSpec, ResolvedModel
+    from cotcli.registry import ResolvedModel
+    from cotcli.specs import ModelSpec
 
 app = typer.Typer(help="What is installed.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -18,9 +19,10 @@ app = typer.Typer(help="What is installed.", no_args_is_help=True, rich_markup_m
 def list_models(json: Annotated[bool, typer.Option("--json", help="A JSON array.")] = False) -> None:
     """List the models that are known or installed."""
     from cotcli import registry
+    from cotcli.specs import specs
 
     pairs = registry.installed()
-    missing = [spec for spec in registry.specs().values() if all(pair.spec.name != spec.name for pair in pairs)]
+    missing = [spec for spec in specs().values() if all(pair.spec.name != spec.name for pair in pairs)]
     if json:
         _write_json([*map(_pair, pairs), *map(_missing, missing)])
         return
@@ -36,8 +38,9 @@ def show_model(
 ) -> None:
     """Show what is known about one model."""
     from cotcli import registry
+    from cotcli.specs import specs
 
-    spec = registry.specs().get(name)
+    spec = specs().get(name)
     pairs = [pair for pair in registry.installed() if pair.spec.name == name]
     if spec is None or pairs:
         pairs = pairs or [registry.resolve(name)]

@@ -1,0 +1,218 @@
+"""`models.toml` and the user's own -> what is known about each model.
+
+Knows the form of `models.toml` and where cotcli keeps things. Knows nothing of GGUF files.
+
+The bundled `models.toml` comes first. A `models.toml` in `home()` has the same form, but for `files`: a model it names
+anew is added, and of one that is known it changes the keys it gives.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from cotcli.answer import GenerationParams
+from cotcli.errors import ModelNotFoundError, UsageError
+from cotcli.stages import FORMATS, StageFormat
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+MODELS_TOML = "models.toml"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_TEXT, _WHOLE, _NUMBER, _TABLE = "a string", "a whole number, 0 or more", "a number", "a table"
+_KEYS = {
+    "description": _TEXT,
+    "licence": _TEXT,
+    "repo": _TEXT,
+    "revision": _TEXT,
+    "stage_format": _TEXT,
+    "bos_count": _WHOLE,
+    "default_quant": _TEXT,
+    "sampling": _TABLE,
+}
+_SAMPLING = {
+    "temperature": _NUMBER,
+    "top_p": _NUMBER,
+    "top_k": _WHOLE,
+    "min_p": _NUMBER,
+    "repeat_penalty": _NUMBER,
+    "max_tokens": _WHOLE,
+}
+
+
+@dataclass(frozen=True)
+class BundledPair:
+    """A GGUF pair inside the package, with the SHA-256 of each file."""
+
+    quant: str
+    language: str
+    mmproj: str
+    language_sha256: str
+    mmproj_sha256: str
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What cotcli knows about a model before it opens its files.
+
+    Attributes:
+        stage_format: a key of `cotcli.stages.FORMATS`.
+        bos_count: how many `<|begin_of_text|>` the model is given before the question.
+        sampling: the model's own defaults, under the names of `GenerationParams`.
+        repo, revision: the checkpoint on the Hugging Face hub.
+        default_quant: the pair to use where several are installed.
+
+    Raises:
+        UsageError: there is no such stage format.
+    """
+
+    name: str
+    description: str = ""
+    licence: str = ""
+    repo: str | None = None
+    revision: str | None = None
+    stage_format: str = "tags"
+    bos_count: int = 1
+    default_quant: str | None = None
+    sampling: Mapping[str, float] = field(default_factory=dict)
+    files: tuple[BundledPair, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.stage_format not in FORMATS:
+            raise UsageError(f"stage_format must be one of {', '.join(FORMATS)}, not {self.stage_format}")
+
+    @property
+    def params(self) -> GenerationParams:
+        """The generation parameters to start from."""
+        return GenerationParams(**self.sampling)  # type: ignore[arg-type]  # checked by _extend and by the class
+
+    @property
+    def stages(self) -> StageFormat:
+        return FORMATS[self.stage_format]
+
+
+def home() -> Path:
+    """Where cotcli keeps what it installs: `COTCLI_HOME`, or the platform's folder for a user's data."""
+    override = os.environ.get("COTCLI_HOME")
+    if override:
+        return Path(override).expanduser()
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("cotcli", appauthor=False))
+
+
+def is_name(text: str) -> bool:
+    """Whether a model can be called that: what else `--model` takes is a path, and `NAME:QUANT`."""
+    return _NAME.fullmatch(text) is not None and not text.endswith(".gguf")
+
+
+def specs() -> dict[str, ModelSpec]:
+    """All models by name, the bundled entries first.
+
+    Raises:
+        UsageError: the user's `models.toml` is broken; the message names the file and the key.
+    """
+    return _all()[0]
+
+
+def default_model() -> str:
+    """The name of the model that is used when none is given."""
+    return _all()[1]
+
+
+def spec_of_repo(repo: str) -> ModelSpec | None:
+    """The model of a Hugging Face repository, given by its id `OWNER/NAME`, or by its NAME alone; in any case."""
+    repo = repo.lower()
+    ids = ((spec, spec.repo.lower()) for spec in specs().values() if spec.repo)
+    return next((spec for spec, id in ids if repo in (id, id.rpartition("/")[2])), None)
+
+
+def _all() -> tuple[dict[str, ModelSpec], str]:
+    known, default = _bundled()
+    own = home() / MODELS_TOML
+    return _read(own, known, default, files=False) if own.exists() else (known, default)
+
+
+@cache
+def _bundled() -> tuple[dict[str, ModelSpec], str]:
+    """In the package in an installed wheel, beside the package in a working tree."""
+    package = Path(__file__).parent
+    places = (package / MODELS_TOML, package.parent / MODELS_TOML)
+    place = next((path for path in places if path.is_file()), None)
+    if place is None:
+        raise ModelNotFoundError(
+            "models.toml is missing from the installation", "Install cotcli again: pip install --force-reinstall cotcli"
+        )
+    return _read(place, {}, "", files=True)
+
+
+def _read(
+    place: Path, known: Mapping[str, ModelSpec], default: str, *, files: bool
+) -> tuple[dict[str, ModelSpec], str]:
+    """What was known, extended by one file; `files` allows entries to name GGUF files of the package."""
+    try:
+        content: dict[str, Any] = tomllib.loads(place.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{place}: {error.strerror or error}") from None
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise UsageError(f"{place}: {error}", "It has the form of cotcli's own models.toml") from None
+    models = content.pop("models", {})
+    default = content.pop("default", default)
+    _check(place, "default", default, _TEXT)
+    _check(place, "models", models, _TABLE)
+    for key in content:
+        raise _unknown(place, key, ("default", "models"))
+    merged = dict(known)
+    for name, entry in models.items():
+        key = f"models.{name}"
+        if not is_name(name):
+            raise UsageError(f"{place}: {key}: a name has letters, digits and . _ - only")
+        _check(place, key, entry, _TABLE)
+        entry = dict(entry)
+        pairs = tuple(BundledPair(**pair) for pair in entry.pop("files", ())) if files else ()
+        spec = _extend(place, key, merged.get(name, ModelSpec(name)), entry)
+        merged[name] = replace(spec, files=pairs or spec.files)
+    return merged, default
+
+
+def _extend(place: Path, key: str, spec: ModelSpec, entry: Mapping[str, Any]) -> ModelSpec:
+    """A model with the keys of one entry in place of its own; those of `sampling` one by one."""
+    sampling = entry.get("sampling", {})
+    for table, path, kinds in ((entry, key, _KEYS), (sampling, f"{key}.sampling", _SAMPLING)):
+        _check(place, path, table, _TABLE)
+        for name, value in table.items():
+            if name not in kinds:
+                raise _unknown(place, f"{path}.{name}", kinds)
+            _check(place, f"{path}.{name}", value, kinds[name])
+    changed: dict[str, Any] = {**entry, "sampling": {**spec.sampling, **sampling}}
+    try:
+        spec = replace(spec, **changed)
+        spec.params  # noqa: B018  # the class checks the values
+    except UsageError as error:
+        raise UsageError(f"{place}: {key}: {error.message}") from None
+    return spec
+
+
+def _check(place: Path, key: str, value: object, kind: str) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    holds = {
+        _TEXT: isinstance(value, str),
+        _WHOLE: number and isinstance(value, int) and value >= 0,
+        _NUMBER: number,
+        _TABLE: isinstance(value, dict),
+    }
+    if not holds[kind]:
+        raise UsageError(f"{place}: {key} must be {kind}")
+
+
+def _unknown(place: Path, key: str, known: Mapping[str, str] | tuple[str, ...]) -> UsageError:
+    return UsageError(f"{place}: {key} is not known", f"It takes {', '.join(known)}")

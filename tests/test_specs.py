@@ -1,0 +1,136 @@
+"""models.toml, and the user's own on top of it."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from cotcli import specs as module
+from cotcli.answer import GenerationParams
+from cotcli.errors import UsageError
+from cotcli.registry import resolve
+from cotcli.specs import default_model, is_name, spec_of_repo, specs
+
+
+@pytest.fixture(autouse=True)
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the user's models.toml goes; there is none."""
+    monkeypatch.setenv("COTCLI_HOME", str(tmp_path))
+    return tmp_path / "models.toml"
+
+
+def test_bundled_entries() -> None:
+    llava_cot = specs()["llava-cot"]
+    assert default_model() == "llava-cot"
+    assert llava_cot.repo == "Xkev/Llama-3.2V-11B-cot"
+    assert llava_cot.bos_count == 2
+    assert llava_cot.params == GenerationParams(temperature=0.6, top_p=0.9, max_tokens=2048)
+    assert llava_cot.stages.stages == ("summary", "caption", "reasoning", "conclusion")
+    plain = specs()["llama-3.2-vision"]
+    assert (plain.repo, plain.bos_count, plain.stages.implicit) == (
+        "meta-llama/Llama-3.2-11B-Vision-Instruct",
+        1,
+        "conclusion",
+    )
+
+
+def test_bundled_files_are_as_stated() -> None:
+    data = Path(module.__file__).parent / "data"
+    [pair] = specs()["demo"].files
+    for name, sha256 in ((pair.language, pair.language_sha256), (pair.mmproj, pair.mmproj_sha256)):
+        assert hashlib.sha256((data / name).read_bytes()).hexdigest() == sha256
+
+
+def test_the_users_own_entries(own: Path) -> None:
+    before = specs()
+    own.write_text(
+        """
+        default = "mine"
+        [models.mine]
+        repo = "me/mine"
+        stage_format = "none"
+        sampling = {temperature = 0, top_k = 40}
+        [models.llava-cot]
+        default_quant = "Q8_0"
+        sampling = {temperature = 0.2}
+        """
+    )
+    assert default_model() == "mine"
+    mine = specs()["mine"]
+    assert (mine.repo, mine.stage_format, mine.bos_count) == ("me/mine", "none", 1)
+    assert mine.params == GenerationParams(temperature=0, top_k=40)
+    changed = specs()["llava-cot"]
+    assert (changed.default_quant, changed.repo, changed.bos_count) == ("Q8_0", "Xkev/Llama-3.2V-11B-cot", 2)
+    assert changed.params == GenerationParams(temperature=0.2, top_p=0.9, max_tokens=2048)
+    assert specs()["demo"] == before["demo"] and list(specs()) == [*before, "mine"]
+    own.unlink()
+    assert specs() == before
+
+
+def test_the_users_entry_counts_for_an_installed_pair(own: Path) -> None:
+    own.write_text('[models.mine]\nstage_format = "none"\nbos_count = 2')
+    folder = own.parent / "models" / "mine"
+    folder.mkdir(parents=True)
+    for name in ("mine-Q8_0.gguf", "mine-Q8_0.mmproj.gguf"):
+        (folder / name).touch()
+    assert resolve("mine").spec == specs()["mine"] == resolve(folder / "mine-Q8_0.gguf").spec
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[models", "Expected"),
+        ("\xff", "utf-8"),
+        ("defaults = 1", "defaults is not known"),
+        ("default = 1", "default must be a string"),
+        ("models = 1", "models must be a table"),
+        ("models.mine = 1", "models.mine must be a table"),
+        ('[models."my model"]', "models.my model: a name has letters, digits and . _ - only"),
+        ("[models.mine]\nbos = 1", "models.mine.bos is not known"),
+        ("[models.mine]\nfiles = []", "models.mine.files is not known"),
+        ("[models.mine]\nrepo = 1", "models.mine.repo must be a string"),
+        ("[models.mine]\nbos_count = 1.5", "models.mine.bos_count must be a whole number, 0 or more"),
+        ("[models.mine]\nbos_count = true", "models.mine.bos_count must be a whole number, 0 or more"),
+        ('[models.mine]\nstage_format = "x"', "models.mine: stage_format must be one of tags, none, not x"),
+        ("[models.mine]\nsampling = 1", "models.mine.sampling must be a table"),
+        ("[models.mine.sampling]\nseed = 1", "models.mine.sampling.seed is not known"),
+        ('[models.mine.sampling]\ntop_p = "1"', "models.mine.sampling.top_p must be a number"),
+        ("[models.demo.sampling]\ntop_p = 7", "models.demo: top_p must be above 0 and at most 1, not 7"),
+    ],
+)
+def test_a_broken_file_names_itself_and_the_key(own: Path, text: str, message: str) -> None:
+    own.write_bytes(text.encode("latin-1"))
+    with pytest.raises(UsageError) as caught:
+        specs()
+    assert caught.value.message.startswith(f"{own}: ")
+    assert message in caught.value.message
+
+
+def test_a_file_that_cannot_be_read(own: Path) -> None:
+    own.mkdir()
+    with pytest.raises(UsageError, match=r"models\.toml: "):
+        specs()
+
+
+@pytest.mark.parametrize(
+    ("repo", "name"),
+    [
+        ("Xkev/Llama-3.2V-11B-cot", "llava-cot"),
+        ("xkev/llama-3.2v-11b-COT", "llava-cot"),
+        ("Llama-3.2V-11B-cot", "llava-cot"),
+        ("meta-llama/Llama-3.2-11B-Vision-Instruct", "llama-3.2-vision"),
+        ("someone/Llama-3.2V-11B-cot", None),
+        ("llava-cot", None),
+        ("", None),
+    ],
+)
+def test_spec_of_repo(repo: str, name: str | None) -> None:
+    spec = spec_of_repo(repo)
+    assert (spec.name if spec else None) == name
+
+
+def test_names() -> None:
+    assert all(map(is_name, ("mine", "Llama-3.2V_11B", "4")))
+    assert not any(map(is_name, ("", "my model", "a/b", "a:Q8_0", "-a", ".a", "a.gguf", "é", "a\n")))
