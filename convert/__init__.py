@@ -34,7 +34,7 @@ __all__ = [
     "ConvertedPair",
     "IntermediateStates",
     "Progress",
-    "checkpoint_name",
+    "checkpoint_repo",
     "convert",
 ]
 
@@ -86,7 +86,7 @@ def convert(
     vision = find_vision_type(vision_type, chosen)
     checkpoint = open_checkpoint(source, intermediate_states)
     vocabulary = read_vocabulary(source, checkpoint.config.hparams.text)
-    name = checkpoint_name(source) if name is None else name
+    name = checkpoint_repo(source).rpartition("/")[2] if name is None else name
     if not name or Path(name).name != name:
         raise UsageError(f"{name!r} cannot be the first part of a file name")
     try:
@@ -107,11 +107,11 @@ def convert(
     )
 
 
-def checkpoint_name(source: Path) -> str:
-    """The folder's name; in the Hugging Face cache, where that is a hash, the repository's."""
+def checkpoint_repo(source: Path) -> str:
+    """`OWNER/NAME` in the Hugging Face cache, where the folder's own name is a hash; elsewhere the folder's name."""
     folder = source.resolve()
     if folder.parent.name == "snapshots" and folder.parents[1].name.startswith("models--"):
-        return folder.parents[1].name.rpartition("--")[2]
+        return folder.parents[1].name.removeprefix("models--").replace("--", "/", 1)
     return folder.name
 
 

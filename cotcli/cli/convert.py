@@ -38,7 +38,8 @@ def convert(
         ),
     ] = None,
     name: Annotated[
-        str | None, typer.Option("--name", metavar="NAME", help="The model's name.  [default: the folder's]")
+        str | None,
+        typer.Option("--name", metavar="NAME", help="The model's name.  [default: by its repository, or the folder's]"),
     ] = None,
     threads: options.Threads = None,
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace what is there.")] = False,
@@ -56,13 +57,23 @@ def convert(
     Writes NAME-TYPE.gguf and NAME-TYPE.mmproj.gguf and prints the first one's path. Streams tensor by tensor: memory
     stays small, and a conversion that is killed leaves nothing half-written.
     """
+    from convert import checkpoint_repo
     from convert import convert as convert_checkpoint
     from convert.quantize import find_quantization
     from cotcli.registry import model_folder
+    from cotcli.specs import is_name, spec_of_repo
 
     if not source.is_dir():
         raise _no_folder(str(source))
-    name = name or _name_of(source)
+    if name is None:
+        repo = checkpoint_repo(source)
+        spec = spec_of_repo(repo)
+        name = spec.name if spec else repo.rpartition("/")[2]
+    if not is_name(name):
+        raise UsageError(
+            f"{name!r} cannot be a model's name: that has letters, digits and . _ - only, and does not end in .gguf",
+            "Give another: --name NAME",
+        )
     folder = out or model_folder(name)
     target = folder / f"{name}-{find_quantization(quantization).name}.gguf"
     if target.exists() and not force:
@@ -84,20 +95,14 @@ def convert(
 
 
 def _no_folder(source: str) -> ModelNotFoundError:
+    from cotcli.specs import spec_of_repo
+
     if _REPO.fullmatch(source):
-        folder = source.rpartition("/")[2]
-        return ModelNotFoundError(
-            f"there is no folder {source}", f"Download the checkpoint first: hf download {source} --local-dir {folder}"
-        )
+        spec = spec_of_repo(source)
+        folder = spec.name if spec else source.rpartition("/")[2]
+        download = f"hf download {source} --local-dir {folder}; cotcli convert {folder}"
+        return ModelNotFoundError(f"there is no folder {source}", f"Download the checkpoint first: {download}")
     return ModelNotFoundError(f"there is no folder {source}", "Give the folder of a Hugging Face checkpoint")
-
-
-def _name_of(source: Path) -> str:
-    """The folder's name; in the Hugging Face cache, where that is a hash, the repository's."""
-    folder = source.resolve()
-    if folder.parent.name == "snapshots" and folder.parents[1].name.startswith("models--"):
-        return folder.parents[1].name.rpartition("--")[2]
-    return folder.name
 
 
 @contextmanager

@@ -106,7 +106,8 @@ def test_broken_models(noise: Path, picture: Path, tmp_path: Path) -> None:
 
 def test_not_a_checkpoint(home: Path, tmp_path: Path) -> None:
     fails(cotcli("convert", tmp_path), 4, "config.json")
-    fails(cotcli("convert", "no/folder"), 4, "hf download no/folder --local-dir folder")
+    fails(cotcli("convert", "no/folder"), 4, "hf download no/folder --local-dir folder; cotcli convert folder")
+    fails(cotcli("convert", "Xkev/Llama-3.2V-11B-cot"), 4, "--local-dir llava-cot; cotcli convert llava-cot")
     fails(cotcli("convert", tmp_path, "--type", "q3"), 2, "q3")
     assert not list(tmp_path.rglob("*.gguf*"))
 
@@ -132,6 +133,30 @@ def test_convert_installs_under_its_name(checkpoint: Path, home: Path, picture: 
     assert {"mine"} == {entry["name"] for entry in listed[0] if entry["quant"] == "Q8_0"} - {"demo"}
     assert listed[1]["pairs"][0]["language"] == done_path(home)
     assert "mine-Q8_0.gguf" in cotcli("model", "ls").out
+
+
+@pytest.mark.parametrize("name", ["my model", "a/b", "a:b", "x.gguf", ""])
+def test_convert_refuses_names_that_no_model_can_have(home: Path, tmp_path: Path, name: str) -> None:
+    # The folder holds no checkpoint: that the name is complained of shows that it is looked at first.
+    fails(cotcli("convert", tmp_path, "--name", name), 2, repr(name), "--name NAME")
+    folder = tmp_path / "my model"
+    folder.mkdir()
+    fails(cotcli("convert", folder), 2, "'my model'", "--name NAME")
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("models--Xkev--Llama-3.2V-11B-cot/snapshots/0123abcd", "llava-cot"),
+        ("llama-3.2v-11b-COT", "llava-cot"),
+        ("models--someone--Mine/snapshots/0123abcd", "Mine"),
+    ],
+)
+def test_convert_knows_the_repository(checkpoint: Path, home: Path, tmp_path: Path, folder: str, name: str) -> None:
+    source = tmp_path / folder
+    shutil.copytree(checkpoint, source)
+    done = cotcli("convert", source, "--type", "q8_0", "--threads", 1)
+    assert done.out == f"{home / 'models' / name / name}-Q8_0.gguf\n", done.err
 
 
 def done_path(home: Path) -> str:
