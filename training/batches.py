@@ -35,6 +35,7 @@ class Batch:
     `patch_labels`: int64, shape = (pictures, tokens, 4): place from the left, colour, shape and size of the object
     whose centre lies in the patch; place 0 says that none does.
     `input_ids`, `labels`: int64, shape = (rows, length); a label stands at the position that predicts it.
+    `weights`: float32, shape = (rows, length): how much each label counts.
     `cross_attention_mask`: int64, shape = (rows, length, 1, tiles).
     """
 
@@ -42,6 +43,7 @@ class Batch:
     patch_labels: torch.Tensor
     input_ids: torch.Tensor
     labels: torch.Tensor
+    weights: torch.Tensor
     cross_attention_mask: torch.Tensor
     questions_per_image: int
 
@@ -89,15 +91,18 @@ class Batcher:
         length = max(len(prompt) + len(answer) for prompt, answer in pairs)
         input_ids = np.full((len(pairs), length), self._encoder.pad_id, np.int64)
         labels = np.full((len(pairs), length), IGNORE, np.int64)
+        weights = np.zeros(labels.shape, np.float32)
         for row, (prompt, told) in enumerate(pairs):
             end = len(prompt) + len(told)
             input_ids[row, :end] = prompt + told
             labels[row, len(prompt) - 1 : end - 1] = told  # shifted here: position t predicts t + 1
+            weights[row, len(prompt) - 1 : end - 1] = self._encoder.weights(told)
         return Batch(
             images,
             torch.from_numpy(np.stack([patch_labels(scene) for scene in scenes])),
             torch.from_numpy(input_ids),
             torch.from_numpy(labels),
+            torch.from_numpy(weights),
             cross_attention_mask(images["aspect_ratio_mask"], length, self._encoder.image_position, self._questions),
             self._questions,
         )

@@ -10,7 +10,6 @@ those labels is thrown away. Stopped at any time, the same command goes on from 
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import sys
 import tempfile
@@ -194,13 +193,13 @@ class Run:
             gradient.copy_(part.view_as(gradient))
 
     def _set_rate(self, share: float) -> float:
-        """Warmup and cosine to zero, once for each phase."""
+        """Warmup, a long high stretch and a fall at the end, once for each phase; to zero in the second."""
         options = self.options
         if share < options.vision_share:
             inside, floor = share / options.vision_share, 0.3
         else:
             inside, floor = (share - options.vision_share) / (1 - options.vision_share), 0.0
-        shape = min(1.0, inside / 0.03) * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * inside)))
+        shape = min(1.0, inside / 0.03) * (1 - (1 - floor) * inside**3)
         rate = options.learning_rate * max(shape, 1e-3)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * (options.vision_rate if group["vision"] and share >= options.vision_share else 1.0)
@@ -222,7 +221,8 @@ class Run:
             ).last_hidden_state
             told = batch.labels != IGNORE
             logits, truth = self.model.lm_head(hidden[told]), batch.labels[told]
-            answer_loss = nn.functional.cross_entropy(logits, truth)
+            weights = batch.weights[told]
+            answer_loss = (nn.functional.cross_entropy(logits, truth, reduction="none") * weights).sum() / weights.sum()
             right = (logits.argmax(-1) == truth).float().mean()
             tokens = truth.numel()
             loss = answer_loss + self.options.patch_loss * patch_loss
