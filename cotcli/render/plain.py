@@ -53,13 +53,13 @@ class PlainOutput:
 def plain_text(answer: Answer, show: Sequence[str]) -> str:
     """The text of one stage as it is; of several, each under its name. Control characters are left out.
 
-    A conclusion alone is not given when it was cut: a script would take the 1 of a 14 for the answer.
+    A conclusion that was cut is not given: a script would take the 1 of a 14 for the answer.
     """
     if RAW in show:
         return clean(answer.raw)
-    if list(show) == ["conclusion"] and not answer.ok:
-        return ""
     stages = shown_stages(answer, show)
+    if not answer.ok:
+        stages.pop("conclusion", None)
     if len(show) == 1:
         return clean("".join(stages.values()))
     return "\n\n".join(f"{stage.upper()}\n{clean(text)}" for stage, text in stages.items())

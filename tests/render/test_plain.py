@@ -66,8 +66,12 @@ def test_no_escape_codes() -> None:
     assert "\x1b" not in render([answer], ("raw",))
 
 
-def test_a_cut_conclusion_is_not_taken_for_the_answer() -> None:
-    answer = make_answer("<SUMMARY>s</SUMMARY><CONCLUSION>1", finish_reason="length", cut_in="conclusion")
+@pytest.mark.parametrize(
+    ("finish_reason", "cut_in"), [("length", "conclusion"), ("interrupted", "conclusion"), ("interrupted", None)]
+)
+def test_a_cut_conclusion_is_not_taken_for_the_answer(finish_reason: str, cut_in: str | None) -> None:
+    answer = make_answer("<SUMMARY>s</SUMMARY><CONCLUSION>1", finish_reason=finish_reason, cut_in=cut_in)
     assert render([answer], ("conclusion",)) == ""
-    assert render([answer], ("summary", "conclusion")) == "SUMMARY\ns\n\nCONCLUSION\n1\n"
+    assert render([answer], ("summary", "conclusion")) == "SUMMARY\ns\n"
+    assert render([answer], STAGES) == "SUMMARY\ns\n"
     assert render([answer], ("raw",)) == "<SUMMARY>s</SUMMARY><CONCLUSION>1\n"
