@@ -198,7 +198,7 @@ def _missing(source: str) -> ImageError:
 
 def _is_folder(source: str) -> ImageError:
     shown = printable(source)
-    return ImageError(f"{shown}: is a folder", f"For all its pictures: cotcli batch QUESTION {shown}")
+    return ImageError(f"{shown}: is a folder", f"For all its pictures: cotcli ask QUESTION {shown.rstrip('/')}/*")
 
 
 def _too_big(shown: str, limits: ImageLimits) -> ImageError:
