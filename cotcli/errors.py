@@ -10,7 +10,6 @@ Knows nothing of the terminal: ``cotcli.cli`` turns these into one or two lines 
     │   └── CheckpointError         (met by convert: not the architecture, missing or misshapen tensors)
     ├── ResourceError           5   memory, disk or device
     ├── NoConclusionError       6   the answer ended before its conclusion
-    ├── BatchError              7   some items of a batch failed
     └── Interrupted           130   Ctrl-C
 """
 
@@ -65,11 +64,6 @@ class ResourceError(CotcliError):
 class NoConclusionError(CotcliError):
     exit_code = 6
     code = "no_conclusion"
-
-
-class BatchError(CotcliError):
-    exit_code = 7
-    code = "batch"
 
 
 class Interrupted(CotcliError):

@@ -20,7 +20,6 @@ ERROR_CODES = (
     "checkpoint",
     "resource",
     "no_conclusion",
-    "batch",
     "interrupted",
 )
 
