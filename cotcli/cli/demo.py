@@ -14,8 +14,6 @@ from cotcli.cli.output import OutputOptions
 from cotcli.cli.run import note
 
 MODEL = "demo"
-# The scene of seed SCENE, a held-out one, as training.scenes draws it.
-SCENE = 1125900806845557
 PICTURE = Path(__file__).parents[1] / "data" / "demo.png"
 QUESTION = "Subtract all yellow squares. Subtract all big green objects. How many objects are left?"
 
