@@ -11,7 +11,7 @@ from pathlib import Path
 
 COMMAND = [sys.executable, "-m", "cotcli"]
 ROOT = Path(__file__).parents[2]
-_INHERITED = ("PATH", "HOME", "PYTHONPATH", "SYSTEMROOT", "TMPDIR", "LD_LIBRARY_PATH", "COTCLI_HOME", "OMP_NUM_THREADS")
+_INHERITED = ("PATH", "PYTHONPATH", "SYSTEMROOT", "TMPDIR", "LD_LIBRARY_PATH", "COTCLI_HOME", "OMP_NUM_THREADS")
 
 
 @dataclass(frozen=True)
