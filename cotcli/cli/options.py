@@ -16,6 +16,9 @@ from cotcli.answer import MAX_SEED
 from cotcli.errors import UsageError
 from cotcli.stages import STAGES
 
+_INT32 = 2**31 - 1  # what libllama's parameters hold
+_MAX_THREADS = 512  # GGML_MAX_N_THREADS
+
 Question = Annotated[str, typer.Argument(metavar="QUESTION", help="What to ask.", show_default=False)]
 Images = Annotated[
     list[str],
@@ -28,10 +31,14 @@ Model = Annotated[
     typer.Option("--model", "-m", metavar="NAME|PATH", help="A name (cotcli model ls) or the language GGUF of a pair."),
 ]
 GpuLayers = Annotated[
-    int, typer.Option("--gpu-layers", metavar="N", min=-1, help="Self-attention layers on the GPU; -1 is all.")
+    int,
+    typer.Option("--gpu-layers", metavar="N", min=-1, max=_INT32, help="Self-attention layers on the GPU; -1 is all."),
 ]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads.  [default: all cores]")]
-Context = Annotated[int | None, typer.Option("--ctx", metavar="N", min=1, help="Context length in tokens.")]
+Threads = Annotated[
+    int | None,
+    typer.Option("--threads", metavar="N", min=1, max=_MAX_THREADS, help="CPU threads.  [default: all cores]"),
+]
+Context = Annotated[int | None, typer.Option("--ctx", metavar="N", min=1, max=_INT32, help="Context length in tokens.")]
 
 Temperature = Annotated[float | None, typer.Option("--temperature", metavar="T", help="0 is greedy.")]
 TopP = Annotated[float | None, typer.Option("--top-p", metavar="P", help="Most likely tokens up to this share.")]

@@ -10,8 +10,9 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TextIO
 
-from cotcli.errors import CotcliError, ImageError, Interrupted, ResourceError, UsageError
+from cotcli.errors import CotcliError, Interrupted, ResourceError, UsageError
 
 _BROKEN_PIPE = 128 + 13  # what a shell reports for a process that SIGPIPE ended
 
@@ -26,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    _replace_closed_streams()
     _use_utf8()
     try:
         code = _run(arguments)
@@ -37,12 +39,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, SystemExit):
             raise
         failure = error if isinstance(error, Failure) else Failure(known(error), None, None)
+        return _report(failure, error.__cause__ if error is failure else error, arguments)
+
+
+def _report(failure: Failure, cause: BaseException | None, arguments: list[str]) -> int:
+    """The record and the words of an error, each even where the other cannot be written; the exit code."""
+    try:
         try:
             _print_record(failure, arguments)
-            say(failure.error, error.__cause__ if error is failure else error)
+            sys.stdout.flush()
         except BrokenPipeError:
             return _leave_pipe()
-        return failure.error.exit_code
+        except OSError:
+            _give_up(sys.stdout)
+        say(failure.error, cause)
+    except OSError:
+        _give_up(sys.stderr)
+    return failure.error.exit_code
 
 
 def _run(arguments: list[str]) -> int:
@@ -119,8 +132,6 @@ def known(error: BaseException) -> CotcliError:
         return Interrupted("interrupted")
     if isinstance(error, MemoryError):
         return ResourceError("out of memory", "Try a smaller quantization or --ctx")
-    if type(error).__name__ in ("DecompressionBombError", "UnidentifiedImageError"):
-        return ImageError(str(error))
     if isinstance(error, OSError) and error.filename is not None:
         return ResourceError(f"{error.filename}: {error.strerror}")
     if isinstance(error, OSError):
@@ -151,6 +162,14 @@ def note(text: str) -> None:
     print(f"cotcli: {text}", file=sys.stderr, flush=True)
 
 
+def _replace_closed_streams() -> None:
+    """Python has None for a stream that its caller has closed, as `2>&-` does; what is written there may be lost."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
 def _use_utf8() -> None:
     """UTF-8 on pipes and in files whatever the locale; what it cannot encode, as in a path of odd bytes, is escaped."""
     for stream in (sys.stdout, sys.stderr):
@@ -160,7 +179,13 @@ def _use_utf8() -> None:
 
 
 def _leave_pipe() -> int:
-    """The reader has gone: says nothing, and keeps the interpreter from flushing into the closed pipe at exit."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
+    """The reader has gone: says nothing."""
+    _give_up(sys.stdout)
     return _BROKEN_PIPE
+
+
+def _give_up(stream: TextIO) -> None:
+    """Keeps the interpreter from flushing at exit into what cannot be written: that would change the exit code."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)

@@ -9,6 +9,7 @@ from cotcli.cli import options
 from cotcli.cli.answering import LoadOptions, loaded
 from cotcli.cli.output import OutputOptions, make_progress
 from cotcli.cli.run import about
+from cotcli.errors import UsageError
 
 
 def score(
@@ -35,8 +36,10 @@ def score(
     output_options = OutputOptions(json=json, verbose=verbose, quiet=quiet)
     progress = make_progress(output_options)
     with about(question, image):
-        [source] = expand_sources([image])
-        picture = load_image(source)
+        sources = expand_sources([image])
+        if len(sources) > 1:
+            raise UsageError(f"{image} is {len(sources)} pictures", f"Score one at a time, such as {sources[0]}")
+        picture = load_image(sources[0])
         with loaded(LoadOptions(model, gpu_layers, threads, ctx), output_options, progress, lambda: False) as reasoner:
             result = reasoner.score(picture, question, answer)
     if json:

@@ -51,6 +51,12 @@ def fails(done: Finished, code: int, *texts: str) -> None:
         (["ask", QUESTION, "a.png", "--schema", "no-such-file.json"], ["no-such-file.json", "No such file"]),
         (["ask", QUESTION, "a.png", "--color", "blue"], ["--color"]),
         (["score", QUESTION, "a.png"], ["--answer"]),
+        (["ask", QUESTION, "a.png", "--ctx", "0"], ["--ctx"]),
+        (["ask", QUESTION, "a.png", "--ctx", "2147483648"], ["--ctx"]),
+        (["ask", QUESTION, "a.png", "--threads", "0"], ["--threads"]),
+        (["ask", QUESTION, "a.png", "--threads", "513"], ["--threads"]),
+        (["ask", QUESTION, "a.png", "--gpu-layers", "-2"], ["--gpu-layers"]),
+        (["ask", QUESTION, "a.png", "--gpu-layers", "2147483648"], ["--gpu-layers"]),
     ],
 )
 def test_usage(args: list[str], texts: list[str]) -> None:
@@ -82,6 +88,12 @@ def test_pictures(home: Path, picture: Path, not_a_picture: Path, tmp_path: Path
     for bad in (not_a_picture, tmp_path / "empty.png", truncated, tmp_path, tmp_path / "none.png", tmp_path / "*.gif"):
         fails(cotcli("ask", QUESTION, picture, bad), 3, bad.name)
     fails(cotcli("ask", QUESTION, "-", stdin=b"words"), 3, "stdin")
+
+
+def test_score_takes_one_picture(home: Path, picture: Path, tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        shutil.copy(picture, tmp_path / name)
+    fails(cotcli("score", QUESTION, tmp_path / "*.png", "--answer", "1"), 2, "is 2 pictures", str(tmp_path / "a.png"))
 
 
 def test_no_model(home: Path, picture: Path) -> None:
@@ -237,8 +249,7 @@ def test_interrupt_keeps_what_was_written(noise: Path, picture: Path, events_bef
     assert len(record["raw"]) >= sum(len(event["text"]) for event in events if event["event"] == "delta")
 
 
-def test_interrupt_before_the_model_is_there(picture: Path, tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "never.png")
+def test_interrupt_before_the_model_is_there() -> None:
     process = subprocess.Popen(
         [*COMMAND, "ask", QUESTION, "-", "--json"],
         stdin=subprocess.PIPE,
@@ -265,6 +276,30 @@ def test_a_reader_that_leaves_is_no_error(noise: Path, picture: Path) -> None:
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait(timeout=60) == 141
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a POSIX shell")
+@pytest.mark.parametrize(
+    ("args", "redirected", "code", "out", "err"),
+    [
+        (["schema"], ">/dev/full", 5, "", "No space left on device"),
+        (["ask", QUESTION, "none.png", "--json"], ">/dev/full", 3, "", "none.png: no such file"),
+        (["ask", QUESTION, "none.png", "--json"], "2>/dev/full", 3, '"ok": false', ""),
+        (["schema"], ">&-", 0, "", ""),
+        (["schema"], "2>&-", 0, "$schema", ""),
+        (["ask", QUESTION, "none.png", "--json"], ">&-", 3, "", "none.png: no such file"),
+        (["ask", QUESTION, "none.png", "--json"], "2>&-", 3, '"ok": false', ""),
+        (["ask", QUESTION, "none.png"], ">&- 2>&-", 3, "", ""),
+    ],
+)
+def test_streams_that_take_nothing(args: list[str], redirected: str, code: int, out: str, err: str) -> None:
+    if "/dev/full" in redirected and not os.path.exists("/dev/full"):
+        pytest.skip("has no /dev/full")
+    command = ["sh", "-c", f'"$@" {redirected}', "sh", *COMMAND, *args]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
+    assert done.returncode == code, done.stderr
+    assert out in done.stdout and bool(out) == bool(done.stdout)
+    assert err in done.stderr and done.stderr.count("\n") <= 2 and bool(err) == bool(done.stderr)
 
 
 @pytest.mark.parametrize(
