@@ -44,6 +44,7 @@ def load(
     context_length: int = 4096,
     max_sequences: int = 8,
     kv_type: str | None = None,
+    stage_format: str | None = None,
     on_progress: Progress | None = None,
 ) -> Reasoner:
     """Loads a model by name or by the path of its GGUF pair.
@@ -51,11 +52,13 @@ def load(
     Args:
         model: a name in the registry ("demo"), or a path as ``cotcli.registry.resolve`` takes it.
         gpu_layers, threads, context_length, max_sequences, kv_type: see ``cotcli.engine.EngineOptions``.
+        stage_format: "tags" or "none" (the whole answer is the conclusion); None is what the registry says.
         on_progress: called while loading, and by every later call of the model.
 
     Raises:
         ModelError: no such model, or its files are broken.
         ResourceError: no memory for it.
+        UsageError: there is no such stage format.
     """
     options = EngineOptions(
         gpu_layers=gpu_layers,
@@ -64,7 +67,10 @@ def load(
         max_sequences=max_sequences,
         kv_type=kv_type,
     )
-    return Reasoner(resolve(model), options, on_progress)
+    resolved = resolve(model)
+    if stage_format is not None:
+        resolved = replace(resolved, spec=replace(resolved.spec, stage_format=stage_format))
+    return Reasoner(resolved, options, on_progress)
 
 
 class Reasoner:

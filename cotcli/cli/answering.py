@@ -33,6 +33,7 @@ class LoadOptions:
     gpu_layers: int = 0
     threads: int | None = None
     context: int | None = None
+    stage_format: str | None = None
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,11 @@ def loaded(
         if not live():
             progress.update(phase, done, total)
 
-    settings: dict[str, Any] = {"gpu_layers": options.gpu_layers, "threads": options.threads}
+    settings: dict[str, Any] = {
+        "gpu_layers": options.gpu_layers,
+        "threads": options.threads,
+        "stage_format": options.stage_format,
+    }
     if options.context is not None:
         settings["context_length"] = options.context
     try:

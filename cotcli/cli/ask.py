@@ -13,6 +13,7 @@ def ask(
     question: options.Question,
     images: options.Images,
     model: options.Model = None,
+    stages: options.Stages = None,
     show: options.Show = None,
     json: options.Json = False,
     stream_json: options.StreamJson = False,
@@ -51,5 +52,5 @@ def ask(
         choices=options.parse_choices(choices),
         json_schema=options.read_schema(schema),
     )
-    load = LoadOptions(model, gpu_layers, threads, ctx)
+    load = LoadOptions(model, gpu_layers, threads, ctx, stages)
     raise typer.Exit(answer_all(Job(question, images, load, params, output)))

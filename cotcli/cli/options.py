@@ -40,6 +40,11 @@ Threads = Annotated[
 ]
 Context = Annotated[int | None, typer.Option("--ctx", metavar="N", min=1, max=_INT32, help="Context length in tokens.")]
 
+Stages = Annotated[
+    Literal["tags", "none"] | None,
+    typer.Option("--stages", help="How the model writes stages; none: all is conclusion.  [default: the model's own]"),
+]
+
 Temperature = Annotated[float | None, typer.Option("--temperature", metavar="T", help="0 is greedy.")]
 TopP = Annotated[float | None, typer.Option("--top-p", metavar="P", help="Most likely tokens up to this share.")]
 TopK = Annotated[int | None, typer.Option("--top-k", metavar="K", help="Most likely tokens; 0 is off.")]

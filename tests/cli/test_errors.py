@@ -51,6 +51,7 @@ def fails(done: Finished, code: int, *texts: str) -> None:
         (["ask", QUESTION, "a.png", "--schema", "no-such-file.json"], ["no-such-file.json", "No such file"]),
         (["ask", QUESTION, "a.png", "--color", "blue"], ["--color"]),
         (["score", QUESTION, "a.png"], ["--answer"]),
+        (["ask", QUESTION, "a.png", "--stages", "some"], ["--stages"]),
         (["ask", QUESTION, "a.png", "--ctx", "0"], ["--ctx"]),
         (["ask", QUESTION, "a.png", "--ctx", "2147483648"], ["--ctx"]),
         (["ask", QUESTION, "a.png", "--threads", "0"], ["--threads"]),
@@ -210,6 +211,14 @@ def test_no_conclusion(noise: Path, picture: Path) -> None:
     assert record["raw"] and record["answer"] == ""
     assert record["usage"]["completion_tokens"] == 5
     assert record["usage"]["image_tiles"] == 3  # of 28 pixels each, for 90x40
+
+
+def test_without_stages_all_of_it_is_the_conclusion(noise: Path, picture: Path) -> None:
+    args = ["ask", QUESTION, picture, "-m", noise, "--threads", 1, "--temperature", 0, "--max-tokens", 5, "--json"]
+    record = json.loads(cotcli(*args, "--stages", "none").out)
+    assert record["answer"] == record["stages"]["conclusion"] == record["raw"].strip() != ""
+    assert record["finish_reason"] == "length"
+    assert json.loads(cotcli(*args, "--stages", "tags").out)["stages"]["conclusion"] is None
 
 
 def test_debug_shows_the_traceback(home: Path, picture: Path) -> None:
