@@ -1,8 +1,9 @@
-"""Writes two planned GGUF files so that either both appear whole or neither does.
+"""Writes two planned GGUF files so that a language file is never found without the mmproj file of its own conversion.
 
-Each goes to ``<name>.part`` beside its final name and is renamed when everything has reached the disk, the mmproj file
-first: people and the registry go by the language file, so once that is there, its partner is too. A lock file guards
-the pair, and dies with its process; parts whose lock is free are leftovers of a killed run and are removed by the next.
+Each goes to ``<name>.part`` beside its final name. When everything has reached the disk, the former language file is
+removed, then the mmproj file is renamed, the language file last. So a run that is killed leaves the former pair whole,
+or, within those three steps, no language file: people and the registry go by that. A lock file guards the pair, and
+dies with its process; parts whose lock is free are leftovers of a killed run and are removed by the next.
 Work is cut into chunks of rows: each is read, converted, quantized and written by one of a few threads, all of which
 release the GIL, so memory stays at a few chunks whatever the tensors' sizes. Knows no model.
 """
@@ -105,16 +106,20 @@ def _disk_errors(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _write_locked(files: tuple[OutputFile, ...], threads: int, progress: Progress | None) -> None:
+def _write_locked(files: tuple[OutputFile, OutputFile], threads: int, progress: Progress | None) -> None:
     with contextlib.ExitStack() as stack:
         parts = [stack.enter_context(_PartFile(file)) for file in files]
         _check_disk(files[0].path.parent, sum(part.plan.data_bytes for part in parts))
         _write_tensors(parts, threads, progress)
         for part in parts:
             part.finish()
-    for file in files:
+    mmproj, language = files
+    language.path.unlink(missing_ok=True)
+    for file in (mmproj, language):
+        # Each step reaches the disk before the next, so that a power cut finds them in this order too.
+        _sync_folder(file.path.parent)
         os.replace(_part(file.path), file.path)
-    _sync_folder(files[0].path.parent)
+    _sync_folder(language.path.parent)
 
 
 class _PartFile:

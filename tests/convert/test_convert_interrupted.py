@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,31 @@ def test_killed_conversion_leaves_the_former_model_whole(source: Path, tmp_path:
     process.kill()
     process.wait()
     assert (before.language.read_bytes(), before.mmproj.read_bytes()) == content
+
+
+KILLED_BETWEEN = """
+import os, sys
+from convert import convert
+rename = os.replace
+def once(source, target):
+    rename(source, target)
+    os._exit(9)
+os.replace = once
+convert(sys.argv[1], sys.argv[2], name="tiny", threads=1)
+"""
+
+
+def test_killed_between_the_two_renames_leaves_no_mixed_pair(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    former = convert(source, out)
+    write_checkpoint(tmp_path / "other", replace(TINY, hidden_size=TINY.hidden_size * 2))
+    done = subprocess.run([sys.executable, "-c", KILLED_BETWEEN, str(tmp_path / "other"), str(out)])
+    assert done.returncode == 9
+    assert not former.language.exists(), "the mmproj file beside it is another model's"
+    again, fresh = convert(source, out), convert(source, tmp_path / "fresh")
+    assert again.language.read_bytes() == fresh.language.read_bytes()
+    assert again.mmproj.read_bytes() == fresh.mmproj.read_bytes()
+    assert listing(out) == NAMES
 
 
 def test_a_second_conversion_to_the_same_files_is_refused(source: Path, tmp_path: Path) -> None:
