@@ -43,4 +43,5 @@ $(VENV)/.installed-dev: $(VENV)/pyvenv.cfg pyproject.toml
 
 $(VENV)/.installed-parity: $(VENV)/pyvenv.cfg pyproject.toml
 	$(PIP) -e '.[dev,parity]'
+	$(PIP) --no-deps llama-models==0.3.0
 	touch $@ $(VENV)/.installed $(VENV)/.installed-dev
