@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from cotcli.cli import main
+
+def main() -> int:
+    """Runs the command; its exit code."""
+    from cotcli.cli import main
+
+    return main(["convert", *sys.argv[1:]])
+
 
 if __name__ == "__main__":
-    sys.exit(main(["convert", *sys.argv[1:]]))
+    sys.exit(main())
