@@ -7,7 +7,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from cotcli import registry
+from cotcli.specs import specs
 from tests.cli.process import ROOT, environment
 
 
@@ -22,17 +22,24 @@ def test_the_wheel_is_complete(tmp_path: Path) -> None:
     installed = tmp_path / "installed"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(installed)
-    bundled = {name for pair in registry.specs()["demo"].files for name in (pair.language, pair.mmproj)}
+    bundled = {name for pair in specs()["demo"].files for name in (pair.language, pair.mmproj)}
+    assert len(bundled) == 2
     assert {"models.toml", "__main__.py", "data/demo.png", *(f"data/{name}" for name in bundled)} <= {
         path.relative_to(installed / "cotcli").as_posix() for path in installed.rglob("cotcli/**/*")
     }
     assert {path.name for path in installed.iterdir() if path.suffix != ".dist-info"} == {"cotcli", "convert"}
-    done = subprocess.run(
-        [sys.executable, "-m", "cotcli", "model", "show", "llava-cot"],
-        cwd=tmp_path,
-        env=environment({"PYTHONPATH": str(installed)}),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "Xkev/Llama-3.2V-11B-cot" in done.stdout
+
+    def run(*args: str) -> subprocess.CompletedProcess[str]:
+        command, env = [sys.executable, "-m", "cotcli", *args], environment({"PYTHONPATH": str(installed)})
+        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+
+    assert "Xkev/Llama-3.2V-11B-cot" in run("model", "show", "llava-cot").stdout
+    demo = run("demo", "--threads", "1")
+    assert (demo.returncode, demo.stdout) == (0, "4\n"), demo.stderr
+    assert "installed/cotcli/data/demo.png" in demo.stderr
+    # Without its files, what helps is not to run it again.
+    for name in bundled:
+        (installed / "cotcli" / "data" / name).unlink()
+    demo = run("demo")
+    assert demo.returncode == 4
+    assert demo.stderr.splitlines()[-1] == "To install it: pip install --force-reinstall cotcli"
