@@ -22,7 +22,7 @@ from rich.progress import track
 from rich.table import Table
 
 from convert import convert
-from cotcli.generate import Reasoner, load
+from cotcli.generate import Reasoner, load, log_softmax
 from training.held_out import Item, Score, held_out, score
 from training.scenes import draw
 
@@ -48,16 +48,10 @@ def _rows(model: Reasoner, item: Item) -> Iterator[LogProbs]:
     encoded = model.encode(draw(item.scene))
     sequence = engine.sequence(encoded.kv)
     engine.prefill(sequence, model.prompt(item.question.text, encoded))
-    yield _log_softmax(engine.logits(sequence))
+    yield log_softmax(engine.logits(sequence))
     for row in engine.each_logits(sequence, engine.model.tokenize(item.reference)):
-        yield _log_softmax(row)
+        yield log_softmax(row)
     engine.drop(sequence)
-
-
-def _log_softmax(logits: npt.NDArray[np.float32]) -> LogProbs:
-    shifted = logits.astype(np.float64) - float(logits.max())
-    result: LogProbs = shifted - np.log(np.exp(shifted).sum())
-    return result
 
 
 def measure(model: Reasoner, name: str, items: list[Item], base: list[LogProbs], ours: list[LogProbs]) -> Loss:

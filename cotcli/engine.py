@@ -72,10 +72,12 @@ class EngineOptions:
     def __post_init__(self) -> None:
         if self.kv_type is not None and self.kv_type not in KV_TYPES:
             raise UsageError(f"unknown key-value type {self.kv_type}; known: {', '.join(KV_TYPES)}")
-        for name in ("context_length", "max_sequences", "ubatch"):
+        for name in ("context_length", "max_sequences", "ubatch", "threads"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{name} must be at least 1")
+            if value is not None and not 1 <= value < 2**31:
+                raise UsageError(f"{name} must be at least 1 and below 2**31, not {value}")
+        if not -1 <= self.gpu_layers < 2**31:
+            raise UsageError(f"gpu_layers must be -1 (all) or more, not {self.gpu_layers}")
 
 
 def available_threads() -> int:
@@ -93,9 +95,14 @@ class TokenSequence:
     id: int
     image: ImageKV | None
     length: int = 0
-    sees_image: bool = False
+    image_at: int | None = None
+    """Position of the image token, None before it has come."""
     output: int | None = field(default=None)
     """The place of its newest logits in the last batch; None once another batch has run."""
+
+    @property
+    def sees_image(self) -> bool:
+        return self.image_at is not None
 
 
 class Engine:
@@ -145,7 +152,8 @@ class Engine:
         self._open.append(self._close_backends)
         self._hook = CrossAttentionHook(self._file, self._backend_of, lambda: self.context.n_reused)
         ubatch = options.ubatch or (_GPU_UBATCH if options.gpu_layers else _CPU_UBATCH)
-        self.ubatch = min(ubatch, options.context_length)
+        # A step of all sequences is one pass.
+        self.ubatch = max(min(ubatch, options.context_length), options.max_sequences)
         self.context = self._own(
             LlamaContext(
                 self.model,
@@ -166,6 +174,8 @@ class Engine:
         self._image_embedding = self._file.array("mm.image_token_embd.weight")
         self._free_ids = list(range(options.max_sequences - 1, -1, -1))
         self._sequences: set[TokenSequence] = set()
+        self._images: weakref.WeakSet[ImageKV] = weakref.WeakSet()
+        self._open.append(self._close_images)
         self._tower: VisionTower | None = None
         self._locate_layers()
 
@@ -178,6 +188,10 @@ class Engine:
         if backend is None:
             backend = self._backends[device] = ggml.Backend(device, self._threadpool)
         return backend
+
+    def _close_images(self) -> None:
+        for image in list(self._images):
+            image.close()
 
     def _close_backends(self) -> None:
         for backend in self._backends.values():
@@ -214,7 +228,9 @@ class Engine:
     def load_image(self, states: npt.NDArray[np.float32], num_tiles: int) -> ImageKV:
         """An image's keys and values, to give to sequences; ``release_image`` when no more are to come."""
         n_real = num_tiles * self.hparams.vision.num_patches
-        return ImageKV(self._hook.layers, states, n_real, KV_TYPES[self.kv_type])
+        image = ImageKV(self._hook.layers, states, n_real, KV_TYPES[self.kv_type])
+        self._images.add(image)
+        return image
 
     def release_image(self, image: ImageKV) -> None:
         """Gives back one hold on an image; sequences have their own."""
@@ -240,7 +256,7 @@ class Engine:
             self._take_id(),
             sequence.image.retain() if sequence.image else None,
             sequence.length,
-            sequence.sees_image,
+            sequence.image_at,
             sequence.output,
         )
         self.context.copy(sequence.id, twin.id)
@@ -259,9 +275,11 @@ class Engine:
             sequence.image = None
 
     def truncate(self, sequence: TokenSequence, length: int) -> None:
-        """Forgets the tokens from position ``length`` on; the image token cannot be taken back this way."""
+        """Forgets the tokens from position ``length`` on, the image token too if it is among them."""
         self.context.remove(sequence.id, length)
         sequence.length, sequence.output = length, None
+        if sequence.image_at is not None and sequence.image_at >= length:
+            sequence.image_at = None
 
     def _take_id(self) -> int:
         if not self._free_ids:
@@ -335,7 +353,7 @@ class Engine:
         """One pass. Its columns: those that see an image, by image; those before their image; those without one."""
         if embedding:
             for sequence, _ in taken:
-                sequence.sees_image = True
+                sequence.image_at = sequence.length
         taken = sorted(
             taken, key=lambda item: (item[0].image is None, not item[0].sees_image, id(item[0].image), item[0].id)
         )
@@ -371,7 +389,7 @@ class Engine:
             for sequence, _ in taken:
                 self.context.remove(sequence.id, sequence.length)
                 if embedding:
-                    sequence.sees_image = False
+                    sequence.image_at = None
             raise
         column = 0
         for sequence, run in taken:

@@ -7,33 +7,29 @@ Each step is another module's; this one calls them in order and keeps the time.
 
 from __future__ import annotations
 
-import codecs
-import math
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from cotcli.answer import Answer, AnswerScore, GenerationParams, ImageInfo, ModelInfo, Timing, TokenScore, Usage
-from cotcli.engine import Engine, EngineOptions, TokenSequence
+from cotcli.engine import Engine, EngineOptions
 from cotcli.errors import ResourceError, UsageError
 from cotcli.image import LoadedImage, PreparedImage, load_image, prepare_image
 from cotcli.mllama.cross_attention import ImageKV
 from cotcli.prompt import build_prompt
 from cotcli.registry import ResolvedModel, resolve
-from cotcli.sampling import build_sampler, conclusion_grammar
-from cotcli.stages import StageEvent, StageParser, StageStart
+from cotcli.stages import StageEvent
+from cotcli.writer import AnswerWriter, Progress
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     ImageSource: TypeAlias = str | Path | bytes | Image | LoadedImage
-
-Progress = Callable[[str, int, int], None]
-"""Called with a phase ("load", "image", "prompt" or "decode"), what is done, and all there is to do."""
 
 
 def load(
@@ -93,6 +89,7 @@ class Reasoner:
             on_load=lambda share: self._progress("load", round(share * 100), 100),
         )
         self._load_ms = _since(begin)
+        self._last_image: EncodedImage | None = None
         self.info = ModelInfo(
             name=model.spec.name,
             quant=self.engine.model.quantization,
@@ -100,7 +97,6 @@ class Reasoner:
             device=self.engine.device_name,
         )
         self.defaults = model.spec.params
-        self._last_image: EncodedImage | None = None
 
     def ask(
         self,
@@ -152,7 +148,7 @@ class Reasoner:
             prompt_ms = _since(begin)
 
             begin = time.perf_counter()
-            writer = _Writer(self, sequence, params)
+            writer = AnswerWriter(self.engine, sequence, self._spec.stages, params, self._progress)
             yield from writer.write()
             decode_ms = _since(begin)
         finally:
@@ -197,9 +193,9 @@ class Reasoner:
             self.engine.prefill(sequence, prompt)
             prompt_ms = _since(begin)
             begin = time.perf_counter()
-            logprobs = [_log_softmax(self.engine.logits(sequence), tokens[0])]
+            logprobs = [log_softmax(self.engine.logits(sequence))[tokens[0]]]
             for row, token in zip(self.engine.each_logits(sequence, tokens[:-1]), tokens[1:], strict=True):
-                logprobs.append(_log_softmax(row, token))
+                logprobs.append(log_softmax(row)[token])
         finally:
             self.engine.drop(sequence)
         load_ms, self._load_ms = self._load_ms, 0.0
@@ -208,7 +204,7 @@ class Reasoner:
             image=encoded.info if encoded else None,
             answer=answer,
             tokens=tuple(
-                TokenScore(model.token_bytes(token, special=True).decode("utf-8", "replace"), token, logprob)
+                TokenScore(model.token_bytes(token, special=True).decode("utf-8", "replace"), token, float(logprob))
                 for token, logprob in zip(tokens, logprobs, strict=True)
             ),
             model=self.info,
@@ -271,128 +267,11 @@ class EncodedImage:
     kv: ImageKV
 
 
-class _Writer:
-    """Writes one answer: draws tokens, decodes their text, parses stages, keeps the limits."""
-
-    def __init__(self, reasoner: Reasoner, sequence: TokenSequence, params: GenerationParams) -> None:
-        self._engine, self._sequence, self._params = reasoner.engine, sequence, params
-        self._progress = reasoner._progress
-        form = reasoner._spec.stages
-        self.parser = StageParser(form)
-        self._tagged = form.implicit is None
-        self._grammar = conclusion_grammar(params, "</CONCLUSION>" if self._tagged else "")
-        self._constrained = self._grammar is not None and not self._tagged
-        self._limits = dict(params.stage_max_tokens)
-        self._stage_tokens = 0
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self.n_tokens = 0
-        self.finish_reason = "stop"
-        self.cut_in: str | None = None
-
-    def write(self) -> Iterator[StageEvent]:
-        """Events until the answer ends, whatever ends it."""
-        self._start_sampler()
-        try:
-            yield from self._write()
-        except KeyboardInterrupt:
-            self._end("interrupted")
-        finally:
-            self._sampler.close()
-        yield from self.parser.feed(self._decoder.decode(b"", final=True))
-        yield from self.parser.close()
-
-    def _write(self) -> Iterator[StageEvent]:
-        engine, model = self._engine, self._engine.model
-        while not self._ended():
-            token = self._sampler.sample(engine.context, engine.output_of(self._sequence))
-            if model.is_end_of_generation(token):
-                if not self._waits_for_conclusion:
-                    return
-                # The model would stop without the conclusion it was told to choose: open it.
-                yield from self._force("\n\n<CONCLUSION>")
-                self._constrain()
-                continue
-            self.n_tokens += 1
-            self._progress("decode", self.n_tokens, self._params.max_tokens)
-            yield from self._take(token, self._decoder.decode(model.token_bytes(token, special=True)))
-            yield from self._keep_stage_limit()
-
-    def _ended(self) -> bool:
-        if self.finish_reason == "stage_length" and self.cut_in:
-            return True
-        if self.n_tokens >= self._params.max_tokens:
-            self._end("length")
-        elif self._sequence.length >= self._engine.context.n_ctx:
-            self._end("context")
-        else:
-            return False
-        return True
-
-    def _take(self, token: int, piece: str) -> Iterator[StageEvent]:
-        """Parses a token's text and decodes the token."""
-        stage_before = self.parser.stage
-        if self._waits_for_conclusion:
-            for position, character in enumerate(piece, 1):
-                events = self.parser.feed(character)
-                yield from events
-                if any(isinstance(event, StageStart) and event.stage == "conclusion" for event in events):
-                    rest = piece[position:]
-                    if rest.strip():
-                        # The token goes on past the tag with text that no grammar has seen: write the tag without it.
-                        yield from self._force(piece[:position], parsed=True)
-                    else:
-                        yield from self.parser.feed(rest)
-                        self._engine.step([(self._sequence, token)])
-                    self._constrain()
-                    self._stage_tokens = 0
-                    return
-        else:
-            yield from self.parser.feed(piece)
-        self._engine.step([(self._sequence, token)])
-        self._stage_tokens = self._stage_tokens + 1 if self.parser.stage == stage_before else 0
-
-    def _keep_stage_limit(self) -> Iterator[StageEvent]:
-        """Closes a stage that has used up its own limit; in the conclusion that ends the answer."""
-        stage = self.parser.stage
-        if stage is None or self._stage_tokens < self._limits.get(stage, self._params.max_tokens):
-            return
-        if stage == "conclusion":
-            self._end("stage_length")
-        else:
-            self.finish_reason = "stage_length"
-            yield from self._force(f"</{stage.upper()}>\n\n")
-
-    def _force(self, text: str, *, parsed: bool = False) -> Iterator[StageEvent]:
-        """Writes text of ours into the answer."""
-        tokens = self._engine.model.tokenize(text)
-        self._engine.extend([(self._sequence, tokens)])
-        self.n_tokens += len(tokens)
-        self._stage_tokens = 0
-        if not parsed:
-            yield from self.parser.feed(text)
-
-    @property
-    def _waits_for_conclusion(self) -> bool:
-        return self._grammar is not None and not self._constrained
-
-    def _constrain(self) -> None:
-        self._constrained = True
-        self._sampler.close()
-        self._start_sampler()
-
-    def _start_sampler(self) -> None:
-        grammar = self._grammar if self._constrained else None
-        self._sampler = build_sampler(self._engine.model, self._params, grammar)
-
-    def _end(self, reason: str) -> None:
-        self.finish_reason = reason
-        self.cut_in = self.parser.stage
-
-
-def _log_softmax(logits: np.ndarray[Any, np.dtype[np.float32]], token: int) -> float:
-    """Natural log-probability of one token, in float64."""
+def log_softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Natural log-probabilities of all tokens, shape (n_vocab,), in float64."""
     shifted = logits.astype(np.float64) - float(logits.max())
-    return float(shifted[token] - math.log(np.exp(shifted).sum()))
+    result: npt.NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum())
+    return result
 
 
 def _since(begin: float) -> float:

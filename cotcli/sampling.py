@@ -6,6 +6,8 @@ Knows ``GenerationParams``, and how choices or a JSON Schema become a grammar ov
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from typing import Any
 
 from cotcli.answer import GenerationParams
 from cotcli.errors import UsageError
@@ -13,21 +15,64 @@ from cotcli.native.llama import LlamaModel, SamplerChain, json_schema_to_grammar
 
 # llama.cpp's own default for how far back the repeat penalty looks.
 _PENALTY_WINDOW = 64
+_NOT_IN_GRAMMARS = frozenset(
+    {
+        "minimum",
+        "maximum",
+        "exclusiveMinimum",
+        "exclusiveMaximum",
+        "multipleOf",
+        "uniqueItems",
+        "minProperties",
+        "maxProperties",
+        "patternProperties",
+        "propertyNames",
+        "contains",
+        "minContains",
+        "maxContains",
+        "not",
+        "if",
+        "then",
+        "else",
+        "dependentRequired",
+        "dependentSchemas",
+        "unevaluatedProperties",
+        "unevaluatedItems",
+    }
+)
 
 
-def build_sampler(model: LlamaModel, params: GenerationParams, grammar: str | None = None) -> SamplerChain:
+@dataclass(frozen=True)
+class Grammar:
+    """GBNF rules and the name of the one to begin with."""
+
+    rules: str
+    root: str
+
+
+def build_sampler(model: LlamaModel, params: GenerationParams, grammar: Grammar | None = None) -> SamplerChain:
     """A sampler chain in transformers' order (temperature, then top-k, top-p and min-p; ``GenerationMixin``).
 
     Args:
-        grammar: GBNF with the rule ``conclusion`` as its root; tokens that leave it are never drawn.
+        grammar: tokens that leave it are never drawn.
     """
     chain = SamplerChain()
+    try:
+        _fill(chain, model, params, grammar)
+    except BaseException:
+        chain.close()
+        raise
+    return chain
+
+
+def _fill(chain: SamplerChain, model: LlamaModel, params: GenerationParams, grammar: Grammar | None) -> None:
     if grammar is not None:
-        chain.add_grammar(model, grammar, "conclusion")
+        chain.add_grammar(model, grammar.rules, grammar.root)
     if params.repeat_penalty != 1.0:
         chain.add("penalties", model.n_vocab, _PENALTY_WINDOW, params.repeat_penalty, 0.0, 0.0)
     if params.temperature == 0:
-        return chain.add("greedy")
+        chain.add("greedy")
+        return
     chain.add("temp", params.temperature)
     if params.top_k > 0:
         chain.add("top_k", params.top_k)
@@ -35,32 +80,55 @@ def build_sampler(model: LlamaModel, params: GenerationParams, grammar: str | No
         chain.add("top_p", params.top_p, 1)
     if params.min_p > 0:
         chain.add("min_p", params.min_p, 1)
-    return chain.add("dist", params.seed)
+    chain.add("dist", params.seed)
 
 
-def conclusion_grammar(params: GenerationParams, closing_tag: str) -> str | None:
-    """GBNF for what may follow the conclusion's opening tag, None when anything may.
+def conclusion_grammar(params: GenerationParams, closing_tag: str) -> Grammar | None:
+    """What may follow the conclusion's opening tag, None when anything may.
 
     Args:
         closing_tag: ends the conclusion; empty for a model that writes no tags.
 
     Raises:
-        UsageError: the JSON Schema has something llama.cpp's grammars cannot express.
+        UsageError: the JSON Schema has something that llama.cpp's grammars cannot express.
     """
     if params.choices is not None:
-        value = "value ::= " + " | ".join(_literal(choice.strip()) for choice in params.choices)
+        rules = "root ::= " + " | ".join(_literal(choice.strip()) for choice in params.choices)
     elif params.json_schema is not None:
+        _refuse_keywords(json.loads(params.json_schema))
         try:
-            value = "value ::= root\n" + json_schema_to_grammar(params.json_schema)
+            rules = json_schema_to_grammar(params.json_schema)
         except Exception as error:  # the converter raises what it happens to trip over
             raise UsageError(f"the JSON Schema cannot be made into a grammar: {error}") from error
     else:
         return None
     if not closing_tag:
-        return f"conclusion ::= value\n{value}\n"
-    return f"conclusion ::= [ \\n]? value [ \\n]? {_literal(closing_tag)}\n{value}\n"
+        return Grammar(rules, "root")
+    root = "conclusion"
+    while f"{root} ::=" in rules:  # the converter names rules after properties
+        root += "-"
+    return Grammar(f"{rules}\n{root} ::= [ \\n]? root [ \\n]? {_literal(closing_tag)}\n", root)
 
 
 def _literal(text: str) -> str:
     """A GBNF string literal; its escapes for quotes, backslashes and line breaks are JSON's."""
     return json.dumps(text, ensure_ascii=False)
+
+
+def _refuse_keywords(schema: Any) -> None:
+    """The converter drops silently what it cannot express; what is not enforced must not be promised."""
+    if isinstance(schema, list):
+        for part in schema:
+            _refuse_keywords(part)
+    if not isinstance(schema, dict):
+        return
+    for keyword, value in schema.items():
+        if keyword in _NOT_IN_GRAMMARS:
+            raise UsageError(
+                f"the JSON Schema's {json.dumps(keyword)} cannot be enforced while a model writes",
+                "Leave it out, and check the answer afterwards",
+            )
+        if keyword in ("properties", "$defs", "definitions"):
+            _refuse_keywords(list(value.values()) if isinstance(value, dict) else None)
+        elif keyword not in ("enum", "const", "default", "examples"):
+            _refuse_keywords(value)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 from PIL import Image
@@ -20,8 +21,10 @@ from cotcli.answer import Answer, GenerationParams
 from cotcli.engine import EngineOptions
 from cotcli.errors import ImageError, ResourceError, UsageError
 from cotcli.generate import Reasoner
-from cotcli.registry import ModelSpec, ResolvedModel
-from cotcli.stages import StageDelta, StageEnd, StageStart
+from cotcli.registry import ResolvedModel
+from cotcli.specs import ModelSpec
+from cotcli.stages import TAGS, StageDelta, StageEnd, StageStart
+from cotcli.writer import AnswerWriter
 from tests.checkpoints import Recipe, random_tensors, write_checkpoint
 
 
@@ -108,6 +111,64 @@ def test_schema_makes_json(plain: Reasoner) -> None:
     answer = plain.ask(PICTURE, "?", SAMPLED, json_schema=json.dumps(schema), max_tokens=200)
     record = json.loads(answer.answer)
     assert isinstance(record["count"], int) and record["colour"] in ("red", "blue") and answer.finish_reason == "stop"
+
+
+@pytest.mark.parametrize("form", ["tags", "none"])
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object"},
+        {"type": "object", "properties": {"conclusion": {"enum": ["a", "b"]}}, "required": ["conclusion"]},
+        {"type": "object", "properties": {"value": {"type": "null"}, "root": {"const": 1}}, "required": ["value"]},
+        {"type": "array", "items": {"type": "boolean"}, "maxItems": 3},
+    ],
+    ids=lambda schema: "-".join(schema),
+)
+def test_schemas_whose_rules_might_be_called_as_ours(
+    tagged: Reasoner, plain: Reasoner, form: str, schema: dict[str, Any]
+) -> None:
+    model = tagged if form == "tags" else plain
+    hot = GenerationParams(temperature=5.0, top_p=1.0, max_tokens=450)
+    for seed in range(4):
+        answer = model.ask(PICTURE, "?", hot, seed=seed, json_schema=json.dumps(schema))
+        if answer.ok and answer.finish_reason == "stop":
+            jsonschema.validate(json.loads(answer.answer), schema)
+
+
+def test_text_of_ours_that_no_longer_fits_ends_the_answer(files: tuple[Path, Path]) -> None:
+    """A stage's limit is reached with too little context left for its closing tag: nothing is lost."""
+    with reasoner(files, context=256) as model:
+        room = 256 - len(model.prompt("?", model.encode(PICTURE)))
+        for spare in range(4):
+            writer = _writer(model, stage_max_tokens=(("caption", room - spare - 9),))
+            events = list(writer.write())
+            assert writer.finish_reason in ("context", "stage_length")
+            assert "".join(e.text for e in events if isinstance(e, StageDelta)) in writer.parser.raw
+            assert writer.parser.raw.startswith("<CAPTION>") and len(writer.parser.raw) > 50
+            model.engine.drop(writer._sequence)
+
+
+def _writer(model: Reasoner, **params: Any) -> AnswerWriter:
+    """A writer whose answer has begun with a caption."""
+    sequence = model.engine.sequence(model.encode(PICTURE).kv)
+    model.engine.prefill(sequence, model.prompt("?", model.encode(PICTURE)))
+    writer = AnswerWriter(
+        model.engine, sequence, TAGS, GenerationParams(temperature=0.0, max_tokens=4000, **params), lambda *_: None
+    )
+    assert list(writer._force("<CAPTION>")) == [StageStart("caption")]
+    return writer
+
+
+def test_unfinished_character_stays_in_its_stage(tagged: Reasoner) -> None:
+    writer = _writer(tagged)
+    assert writer._decoder.decode("数".encode()[:2]) == ""
+    list(writer._force("</CAPTION>"))
+    assert writer.parser.stages["caption"] == "\N{REPLACEMENT CHARACTER}"
+    tagged.engine.drop(writer._sequence)
+
+
+def test_question_with_bytes_that_are_no_text(tagged: Reasoner) -> None:
+    assert tagged.ask(PICTURE, "what\udcff?", SAMPLED).question == "what\udcff?"
 
 
 def test_a_stage_of_its_own_limit(plain: Reasoner) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -119,3 +120,21 @@ def test_same_seed_same_tokens(prefilled: tuple[Engine, TokenSequence]) -> None:
 def test_schema_that_no_grammar_expresses_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="grammar"):
         conclusion_grammar(GenerationParams(json_schema='{"$ref": "#/nowhere"}'), "</CONCLUSION>")
+
+
+@pytest.mark.parametrize(
+    ("schema", "keyword"),
+    [
+        ({"type": "integer", "minimum": 1}, "minimum"),
+        ({"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}, "uniqueItems"),
+        ({"anyOf": [{"type": "string"}, {"not": {"type": "null"}}]}, "not"),
+    ],
+)
+def test_what_grammars_cannot_enforce_is_refused(schema: dict[str, Any], keyword: str) -> None:
+    with pytest.raises(UsageError, match=keyword):
+        conclusion_grammar(GenerationParams(json_schema=json.dumps(schema)), "</CONCLUSION>")
+
+
+def test_names_and_values_are_not_taken_for_keywords() -> None:
+    schema = {"type": "object", "properties": {"minimum": {"enum": [{"not": 1}]}}, "required": ["minimum"]}
+    assert conclusion_grammar(GenerationParams(json_schema=json.dumps(schema)), "") is not None

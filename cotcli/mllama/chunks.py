@@ -16,7 +16,7 @@ def split_rows(first: int, end: int, flops_per_row: float) -> Iterator[tuple[int
     """(first row, rows) of even chunks of [first, end)."""
     rows = end - first
     limit = max(_MIN_ROWS, int(_FLOPS / flops_per_row))
-    n_chunks = -(-rows // limit)
+    n_chunks = max(1, rows // limit)  # each at least ``limit`` rows, less than twice as many
     for i in range(n_chunks):
         start, stop = first + rows * i // n_chunks, first + rows * (i + 1) // n_chunks
         yield start, stop - start

@@ -22,7 +22,7 @@ from cotcli.native import ggml
 from cotcli.native.ggml import Arena, Tensor
 
 # Columns whose scores are held at once: at 11B shapes 64 columns take 52 MB.
-_QUERY_CHUNK = 64
+QUERY_CHUNK = 64
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class ImageKV:
             for backend in backends.values():
                 self._compute([layer for layer in layers if layer.backend is backend], states, kv_type)
         except BaseException:
-            self._close()
+            self.close()
             raise
 
     def _compute(self, layers: Sequence[CrossAttentionLayer], states: npt.NDArray[np.float32], kv_type: int) -> None:
@@ -72,7 +72,8 @@ class ImageKV:
         for layer in layers:
             self.k[layer.index] = arena.tensor(kv_type, hp.head_dim, self.n_all, hp.num_key_value_heads)
             self.v[layer.index] = arena.tensor(kv_type, self.n_all, hp.head_dim, hp.num_key_value_heads)
-        self._owned += [backend.allocate(arena), arena]  # in the order of closing
+        self._owned.append(arena)
+        self._owned.insert(0, backend.allocate(arena))  # buffers are closed before the tensors in them
         with Arena(1) as inputs, ggml.GraphAllocator(backend) as allocator:
             source = inputs.tensor(ggml.F32, hp.hidden_size, self.n_all)
             with backend.allocate(inputs):
@@ -96,13 +97,14 @@ class ImageKV:
         """Frees the memory when nobody holds it any more."""
         self._references -= 1
         if self._references == 0:
-            self._close()
+            self.close()
 
     @property
     def alive(self) -> bool:
         return self._references > 0
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Frees the memory now, whoever holds it: for the engine's end."""
         for owner in self._owned:
             owner.close()
         self._owned.clear()
@@ -167,8 +169,8 @@ class CrossAttentionLayer:
         q = arena.mul(arena.rms_norm(q, hp.rms_norm_eps), w("cross_attn_q_norm.weight"))
         attended: Tensor | None = None
         for group in groups:
-            for start in range(group.start, group.start + group.count, _QUERY_CHUNK):
-                count = min(_QUERY_CHUNK, group.start + group.count - start)
+            for start in range(group.start, group.start + group.count, QUERY_CHUNK):
+                count = min(QUERY_CHUNK, group.start + group.count - start)
                 part = self._attend(arena, q, start, count, group)
                 attended = part if attended is None else arena.concat(attended, part, 1)
         if attended is None:

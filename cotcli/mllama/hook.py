@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from cotcli.errors import CotcliError
-from cotcli.mllama.cross_attention import ColumnGroup, CrossAttentionLayer
+from cotcli.mllama.cross_attention import QUERY_CHUNK, ColumnGroup, CrossAttentionLayer
 from cotcli.mllama.weights import WeightFile
 from cotcli.native import ggml, interrupt
 
@@ -124,7 +124,7 @@ class CrossAttentionHook:
             return ask
 
     def drop_image(self, image: object) -> None:
-        """Forgets the graphs that read an image's keys and values, before these are freed."""
+        """Forgets the graphs that read the keys and values of an image that is freed."""
         for key in [key for key, cached in self._graphs.items() if any(i is image for i in cached.images)]:
             self._graphs.pop(key).close()
 
@@ -199,22 +199,30 @@ class CrossAttentionHook:
         self, layer: CrossAttentionLayer, buffer: int, address: int, device: ggml.Device, groups: Sequence[ColumnGroup]
     ) -> _CachedGraph:
         columns = groups[-1].start + groups[-1].count
-        pieces = sum(-(-group.count // 64) for group in groups)
+        pieces = sum(-(-group.count // QUERY_CHUNK) for group in groups)
         inputs, arena = ggml.Arena(2), ggml.Arena(32 + 20 * pieces, 32 + 20 * pieces)
-        alias = hidden = inputs.tensor(ggml.F32, layer.hparams.hidden_size, columns)
-        ggml.place(buffer, alias, address)
         staging = None
-        if device != layer.backend.device:
-            hidden = inputs.tensor(ggml.F32, layer.hparams.hidden_size, columns)
-            staging = layer.backend.allocate(inputs)
-        graph = arena.graph(layer.update(arena, hidden, groups))
         allocator = self._allocators.get(layer.backend.device)
         if allocator is None:
             allocator = self._allocators[layer.backend.device] = ggml.GraphAllocator(layer.backend)
         size = allocator.size
-        allocator.allocate(graph)
-        if allocator.size != size:
-            self._forget_graphs()  # the scratch memory has moved, and they point into the old one
+        try:
+            alias = hidden = inputs.tensor(ggml.F32, layer.hparams.hidden_size, columns)
+            ggml.place(buffer, alias, address)
+            if device != layer.backend.device:
+                hidden = inputs.tensor(ggml.F32, layer.hparams.hidden_size, columns)
+                staging = layer.backend.allocate(inputs)
+            graph = arena.graph(layer.update(arena, hidden, groups))
+            allocator.allocate(graph)
+        except BaseException:
+            if staging is not None:
+                staging.close()
+            arena.close()
+            inputs.close()
+            raise
+        finally:
+            if allocator.size != size:
+                self._forget_graphs()  # the scratch memory has moved or is gone, and they point into the old one
         return _CachedGraph(arena, inputs, staging, alias, hidden, graph, tuple(group.image for group in groups))
 
     def _forget_graphs(self) -> None:

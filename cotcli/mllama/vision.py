@@ -234,8 +234,6 @@ class _Pass:
                 outputs = []
                 first = 0
                 for count in (hp.num_patches, hp.num_padded_patches - hp.num_patches):
-                    if count == 0:
-                        continue
                     shape = (hp.hidden_size, count, hp.max_num_tiles)
                     strides = (row_bytes, row_bytes * count)
                     part = arena.view(normed, shape, strides, first * row_bytes)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from cotcli.errors import ModelError
 from cotcli.mllama.hparams import ARCHITECTURE, PAIR_ID_KEY, HParams
-from cotcli.mllama.tensor_names import mmproj_tensors
+from cotcli.mllama.tensor_names import Role, mmproj_tensors
 from cotcli.native import ggml
 
 _CPU_ALIGNMENT = 32  # what ggml asks of host pointers; GGUF's default alignment is the same
@@ -34,15 +34,17 @@ class WeightFile:
         again = "Convert the checkpoint again: cotcli convert SRC"
         try:
             reader = gguf.GGUFReader(path)
+            metadata: dict[str, Any] = {key: field.contents() for key, field in reader.fields.items()}
+            architecture = metadata.get("general.architecture", "unknown")
+            if architecture != ARCHITECTURE:
+                raise ModelError(f"{path} has architecture {architecture}, expected {ARCHITECTURE}", again)
+            self.hparams = HParams.from_gguf(metadata, str(path))
+        except ModelError:
+            raise
         except OSError as error:
             raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
         except Exception as error:  # gguf-py reports a damaged file by whatever its parsing trips over
             raise ModelError(f"{path} is not a complete GGUF file ({error})", again) from error
-        metadata: dict[str, Any] = {key: field.contents() for key, field in reader.fields.items()}
-        if metadata.get("general.architecture") != ARCHITECTURE:
-            found = metadata.get("general.architecture", "unknown")
-            raise ModelError(f"{path} has architecture {found}, expected {ARCHITECTURE}", again)
-        self.hparams = HParams.from_gguf(metadata, str(path))
         self.pair_id: str | None = metadata.get(PAIR_ID_KEY)
         self._data: npt.NDArray[np.uint8] = np.memmap(path, np.uint8, "r")
         self._tensors = {tensor.name: tensor for tensor in reader.tensors}
@@ -53,6 +55,8 @@ class WeightFile:
             shape = tuple(int(n) for n in reversed(tensor.shape))
             if shape != spec.shape:
                 raise ModelError(f"{path}: tensor {spec.gguf_name} has shape {shape}, expected {spec.shape}", again)
+            if spec.role is Role.VECTOR and int(tensor.tensor_type) != ggml.F32:
+                raise ModelError(f"{path}: tensor {spec.gguf_name} is not F32", again)
             if int(tensor.data_offset) + int(tensor.n_bytes) > self._data.size:
                 raise ModelError(f"{path} is cut short: tensor {spec.gguf_name} is not whole", again)
 
@@ -92,13 +96,15 @@ class PlacedWeights:
             ne = [int(n) for n in tensor.shape]
             self._tensors[name] = self._arena.tensor(int(tensor.tensor_type), *ne)
         in_place = backend.is_cpu and all(file._bytes(name).ctypes.data % _CPU_ALIGNMENT == 0 for name in names)
-        if in_place:
-            self._buffer = ggml.host_buffer(file._data)
-            for name, handle in self._tensors.items():
+        try:
+            self._buffer = ggml.host_buffer(file._data) if in_place else backend.allocate(self._arena)
+        except BaseException:
+            self._arena.close()
+            raise
+        for name, handle in self._tensors.items():
+            if in_place:
                 self._buffer.place(handle, file._bytes(name).ctypes.data)
-        else:
-            self._buffer = backend.allocate(self._arena)
-            for name, handle in self._tensors.items():
+            else:
                 ggml.set_data(handle, np.ascontiguousarray(file._bytes(name)))
         self._buffer.mark_weights()
 

@@ -21,7 +21,7 @@ from cotcli.native.library import bind
 Tensor = int
 Device = int
 
-F32, F16, I32 = 0, 1, 26
+F32, F16 = 0, 1
 DEVICE_TYPE_CPU = 0
 STATUS_ALLOC_FAILED, STATUS_SUCCESS = -2, 0
 
@@ -81,10 +81,6 @@ _free = bind("ggml_free", None, c_void_p)
 get_name = bind("ggml_get_name", c_char_p, c_void_p)
 # size_t ggml_nbytes(const struct ggml_tensor * tensor);
 nbytes = bind("ggml_nbytes", c_size_t, c_void_p)
-# size_t ggml_row_size(enum ggml_type type, int64_t ne);
-row_size = bind("ggml_row_size", c_size_t, c_int, c_int64)
-# const char * ggml_type_name(enum ggml_type type);
-type_name = bind("ggml_type_name", c_char_p, c_int)
 
 # struct ggml_tensor * ggml_new_tensor(struct ggml_context *, enum ggml_type, int n_dims, const int64_t * ne);
 _new_tensor = bind("ggml_new_tensor", c_void_p, c_void_p, c_int, c_int, POINTER(c_int64))
@@ -146,10 +142,6 @@ _dev_get = bind("ggml_backend_dev_get", c_void_p, c_size_t)
 _dev_by_type = bind("ggml_backend_dev_by_type", c_void_p, c_int)
 # const char * ggml_backend_dev_name(ggml_backend_dev_t device);
 _dev_name = bind("ggml_backend_dev_name", c_char_p, c_void_p)
-# const char * ggml_backend_dev_description(ggml_backend_dev_t device);
-_dev_description = bind("ggml_backend_dev_description", c_char_p, c_void_p)
-# enum ggml_backend_dev_type ggml_backend_dev_type(ggml_backend_dev_t device);
-_dev_type = bind("ggml_backend_dev_type", c_int, c_void_p)
 # ggml_backend_t ggml_backend_dev_init(ggml_backend_dev_t device, const char * params);
 _dev_init = bind("ggml_backend_dev_init", c_void_p, c_void_p, c_char_p)
 # ggml_backend_buffer_type_t ggml_backend_dev_buffer_type(ggml_backend_dev_t device);
@@ -256,7 +248,10 @@ def place(buffer: int, tensor: Tensor, address: int) -> None:
 
 def host_buffer(array: npt.NDArray[np.uint8]) -> Buffer:
     """A CPU buffer over memory of ours, which must be 32-byte aligned and outlive it."""
-    return Buffer(_cpu_buffer_from_ptr(array.ctypes.data, array.nbytes))
+    handle = _cpu_buffer_from_ptr(array.ctypes.data, array.nbytes)
+    if not handle:
+        raise ResourceError("ggml could not use the mapped file as a buffer")
+    return Buffer(handle)
 
 
 class Threadpool(Handle):
@@ -266,6 +261,8 @@ class Threadpool(Handle):
         params = ggml_threadpool_params()
         _threadpool_params_init(byref(params), n_threads)
         self._handle = _threadpool_new(byref(params))
+        if self._handle is None:
+            raise ResourceError(f"{n_threads} threads could not be started", "Try fewer: --threads N")
         self.n_threads = n_threads
 
     def _release(self, handle: int) -> None:
@@ -450,11 +447,3 @@ def devices() -> list[Device]:
 
 def device_name(device: Device) -> str:
     return str(_dev_name(device).decode())
-
-
-def device_description(device: Device) -> str:
-    return str(_dev_description(device).decode())
-
-
-def device_type(device: Device) -> int:
-    return int(_dev_type(device))

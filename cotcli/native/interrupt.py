@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 _requested = False
+_deferring = False
 
 
 def _note(signum: int, frame: FrameType | None) -> None:
@@ -21,28 +22,31 @@ def _note(signum: int, frame: FrameType | None) -> None:
 
 
 def requested() -> bool:
-    """Whether Ctrl-C came since the running ``deferred`` block began."""
-    return _requested
+    """Whether Ctrl-C came since the ``deferred`` block of this thread began; False in threads that cannot have one."""
+    return _requested and threading.current_thread() is threading.main_thread()
 
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Raises KeyboardInterrupt at the end of the block if Ctrl-C came during it.
+    """Raises KeyboardInterrupt at the end of the block if Ctrl-C came during it and nothing else was raised.
 
-    Does nothing outside the main thread, where Python never raises it, and where the program handles SIGINT itself.
+    Does nothing outside the main thread, where Python never raises it, inside another such block, and where the program
+    handles SIGINT itself.
     """
-    global _requested
-    _requested = False
+    global _requested, _deferring
     if (
         threading.current_thread() is not threading.main_thread()
+        or _deferring
         or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
     ):
         yield
         return
+    _requested, _deferring = False, True
     signal.signal(signal.SIGINT, _note)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    if _requested:
+        came, _requested, _deferring = _requested, False, False
+    if came:
         raise KeyboardInterrupt

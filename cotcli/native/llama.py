@@ -6,6 +6,7 @@ Knows tokens and positions, nothing of images, prompts or stages. Source: ``llam
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,17 +56,21 @@ class LlamaModel(ggml.Handle):
             try:
                 if on_progress is not None:
                     on_progress(share)
-            except BaseException as error:  # must not cross C; Ctrl-C lands here too
+            except BaseException as error:  # must not cross C
                 failure.append(error)
-                return False
-            return True
+            return not failure and not interrupt.requested()
 
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
         params.split_mode = llama_cpp.LLAMA_SPLIT_MODE_LAYER
         params.progress_callback = llama_cpp.llama_progress_callback(progress)
         log.clear_errors()
-        self._handle = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+        try:
+            with interrupt.deferred():
+                self._handle = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
+        except KeyboardInterrupt:
+            self.close()
+            raise
         if failure:
             self.close()
             raise failure[0]
@@ -87,14 +92,6 @@ class LlamaModel(ggml.Handle):
     def n_embd(self) -> int:
         return int(llama_cpp.llama_model_n_embd(self.handle))
 
-    @property
-    def n_layer(self) -> int:
-        return int(llama_cpp.llama_model_n_layer(self.handle))
-
-    @property
-    def n_ctx_train(self) -> int:
-        return int(llama_cpp.llama_model_n_ctx_train(self.handle))
-
     def metadata(self, key: str) -> str | None:
         """A metadata value as text, None when the file has no such key."""
         buffer = ctypes.create_string_buffer(65536)
@@ -103,7 +100,7 @@ class LlamaModel(ggml.Handle):
 
     def tokenize(self, text: str, *, parse_special: bool = False) -> list[int]:
         """Token ids of ``text``, nothing added. With ``parse_special`` off, ``<|eot_id|>`` in it is plain text."""
-        data = text.encode()
+        data = text.encode("utf-8", "replace")  # an argument may hold bytes that are no text
         capacity = len(data) + 8
         tokens = (llama_cpp.llama_token * capacity)()
         count = llama_cpp.llama_tokenize(self._vocab, data, len(data), tokens, capacity, False, parse_special)
@@ -196,7 +193,12 @@ class LlamaContext(ggml.Handle):
         params.no_perf = False  # n_reused, by which the hook knows whether node addresses are still good
         params.cb_eval = self._callback
         log.clear_errors()
-        self._handle = llama_cpp.llama_init_from_model(model.handle, params)
+        try:
+            with interrupt.deferred():  # its log lines come back into Python too
+                self._handle = llama_cpp.llama_init_from_model(model.handle, params)
+        except KeyboardInterrupt:
+            self.close()
+            raise
         if self._handle is None:
             raise ResourceError(
                 f"no memory for a context of {n_ctx} tokens: {log.last_error() or 'llama.cpp gave no reason'}",
@@ -300,7 +302,7 @@ class SamplerChain(ggml.Handle):
 
     def add_grammar(self, model: LlamaModel, grammar: str, root: str) -> SamplerChain:
         """Adds a GBNF grammar over the model's vocabulary, from rule ``root`` on."""
-        return self.add("grammar", model.vocab, grammar.encode(), root.encode())
+        return self.add("grammar", model.vocab, grammar.encode("utf-8", "replace"), root.encode())
 
     def sample(self, context: LlamaContext, index: int) -> int:
         """Draws the token after the batch's token ``index`` and accepts it (llama_sampler_sample)."""

@@ -1,4 +1,4 @@
-"""llama.cpp's and ggml's log: kept in memory, shown on stderr only when asked for, quoted in errors."""
+"""llama.cpp's and ggml's log: its errors kept to be quoted in ours, all of it shown on stderr only when asked for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 import llama_cpp
 
 _LEVEL_WARN, _LEVEL_ERROR, _LEVEL_CONT = 3, 4, 5
-_lines: collections.deque[str] = collections.deque(maxlen=500)
 _errors: collections.deque[str] = collections.deque(maxlen=20)
 _verbose = False
 _last_level = 0
@@ -22,7 +21,6 @@ def _on_log(level: int, text: bytes, _: Any) -> None:
     level = _last_level if level == _LEVEL_CONT else level
     _last_level = level
     line = text.decode("utf-8", "replace")
-    _lines.append(line)
     if level == _LEVEL_ERROR and line.strip(" .\n"):
         _errors.append(line.strip())
     if _verbose:
@@ -47,7 +45,3 @@ def clear_errors() -> None:
 def last_error() -> str | None:
     """The first error logged since ``clear_errors``, which is the cause; later ones report its consequences."""
     return _errors[0] if _errors else None
-
-
-def lines() -> list[str]:
-    return list(_lines)
