@@ -2,7 +2,8 @@
 
 Knows the wording of answers. Knows nothing about pictures, tokens or models.
 The caption lists the objects from left to right under numbers; the reasoning takes them in the same order and keeps a
-running count, so that every step needs only the caption, the question and the step before.
+running count, so that every step needs only the caption, the question and the step before. Where a question has
+lettered options, the conclusion is the right option's text.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def make_answer(scene: Scene, question: Question, rng: random.Random) -> str:
         _summary(question, rng),
         _caption(scene, rng),
         _reasoning(scene, question, rng),
-        question.truth,
+        question.value,
     )
     return "\n\n".join(f"<{tag}>{text}</{tag}>" for tag, text in zip(STAGES, stages, strict=True))
 
@@ -87,10 +88,7 @@ def _caption(scene: Scene, rng: random.Random) -> str:
 def _reasoning(scene: Scene, question: Question, rng: random.Random) -> str:
     opening = rng.choice(("I check each object:", "One by one:"))
     steps, result = _compare_steps(scene, question) if question.kind == "compare" else _steps(scene, question)
-    text = f"{opening} {', '.join(steps)}. {result}"
-    if question.options:
-        text += f" That is option {question.truth}."
-    return text
+    return f"{opening} {', '.join(steps)}. {result}"
 
 
 def _steps(scene: Scene, question: Question) -> tuple[list[str], str]:

@@ -14,12 +14,12 @@ from pathlib import Path
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from training.answers import make_answer
-from training.questions import LETTERS, make_question
+from training.questions import make_question
 from training.scenes import COLOURS, SHAPES, SIZES, TRAIN_SEED_BITS, make_scene
 
 VOCAB_SIZE = 640
 _NUM_SPECIAL = 16
-SEEN_WEIGHT, DECIDED_WEIGHT, LETTER_WEIGHT = 2.0, 6.0, 12.0
+SEEN_WEIGHT, DECIDED_WEIGHT = 2.0, 6.0
 BOS, END_OF_TEXT, PAD = "<|begin_of_text|>", "<|end_of_text|>", "<|finetune_right_pad_id|>"
 START_HEADER, END_HEADER = "<|start_header_id|>", "<|end_header_id|>"
 EOM, EOT, PYTHON, IMAGE = "<|eom_id|>", "<|eot_id|>", "<|python_tag|>", "<|image|>"
@@ -127,7 +127,6 @@ class PromptEncoder:
         self._seen = {self._ids(f" {name}")[0] for name in names}
         remarks = (" yes", " no", " out", " stays", " more", " fewer", *"0123456")
         self._decided = {self._ids(text)[0] for text in remarks}
-        self._letters = {self._ids(f" option {letter}")[-1] for letter in LETTERS}
 
     def prompt(self, question: str) -> list[int]:
         """The ids of the whole prompt, up to where the answer begins."""
@@ -138,15 +137,13 @@ class PromptEncoder:
         return [*self._ids(text), self.eot_id]
 
     def weights(self, answer: list[int]) -> list[float]:
-        """How much each answer token counts in the loss: what is seen, decided and chosen, above mere wording."""
+        """How much each answer token counts in the loss: what is seen and decided, above mere wording."""
         weights: list[float] = []
         reasoning = False
         for token in answer:
             reasoning |= token == self._reasoning
             if not reasoning:
                 weights.append(SEEN_WEIGHT if token in self._seen else 1.0)
-            elif token in self._letters:
-                weights.append(LETTER_WEIGHT)
             else:
                 weights.append(DECIDED_WEIGHT if token in self._decided else 1.0)
         return weights

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
 from torch import distributed, nn
 from torch.multiprocessing.spawn import spawn
 from tqdm import tqdm
@@ -101,7 +102,11 @@ class Run:
         torch.manual_seed(options.seed)
         torch.set_num_threads(1)
         out.mkdir(parents=True, exist_ok=True)
-        self.tokenizer = train_tokenizer(sample_texts(6000, options.seed))
+        vocabulary = out / "checkpoint" / "tokenizer.json"
+        if vocabulary.exists():
+            self.tokenizer = Tokenizer.from_file(str(vocabulary))
+        else:
+            self.tokenizer = train_tokenizer(sample_texts(6000, options.seed))
         self.encoder = PromptEncoder(self.tokenizer)
         self.processor = make_image_processor()
         ids = {name: special_id(self.tokenizer, name) for name in (BOS, END_OF_TEXT, EOM, EOT, PAD)}
