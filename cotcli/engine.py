@@ -37,6 +37,7 @@ from cotcli.native.llama import KV_TYPES, Batch, LlamaContext, LlamaModel
 T = TypeVar("T")
 
 _CPU_UBATCH, _GPU_UBATCH = 128, 512
+_TINY_MODEL = 100e6  # bytes
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
@@ -54,7 +55,7 @@ class EngineOptions:
 
     Attributes:
         gpu_layers: self-attention layers on devices, from the last on; -1 is all. The vision tower goes with them.
-        threads: CPU threads; None takes the processors this process may use.
+        threads: CPU threads; None takes the processors this process may use, or one for a tiny model.
         context_length: tokens that all sequences together can hold.
         max_sequences: sequences at once.
         ubatch: most tokens in one pass; None takes 128 on a CPU, where more gains nothing and keeps Ctrl-C waiting,
@@ -86,6 +87,16 @@ def available_threads() -> int:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS and Windows
         return os.cpu_count() or 1
+
+
+def _default_threads(language: Path) -> int:
+    """Threads meet at every node of a graph; with a tiny model's nodes they would do little else, and on a busy machine
+    wait for each other for whole time slices."""
+    try:
+        size = language.stat().st_size
+    except OSError:  # a missing file is reported by whoever opens it
+        return 1
+    return available_threads() if size >= _TINY_MODEL else 1
 
 
 @dataclass(eq=False)
@@ -140,7 +151,7 @@ class Engine:
         self.hparams: HParams = self._file.hparams
         text = self.hparams.text
         self.image_token = text.image_token_index
-        self._threadpool = self._own(ggml.Threadpool(options.threads or available_threads()))
+        self._threadpool = self._own(ggml.Threadpool(options.threads or _default_threads(language)))
         self.model = self._own(LlamaModel(language, options.gpu_layers, on_load))
         pair_id = self.model.metadata(PAIR_ID_KEY)
         if pair_id != self._file.pair_id or self.model.n_embd != text.hidden_size:
