@@ -75,8 +75,9 @@ class Batcher:
             scenes.sort(key=lambda scene: len(scene.objects))
             groups = [scenes[i : i + self._pictures] for i in range(0, len(scenes), self._pictures)]
             rng.shuffle(groups)
-            for group in groups[skip:]:
-                yield self.make(group[self._rank :: self._workers], rng.getrandbits(40))
+            seeds = [rng.getrandbits(40) for _ in groups]
+            for group, seed in list(zip(groups, seeds, strict=True))[skip:]:
+                yield self.make(group[self._rank :: self._workers], seed)
             block, skip = block + 1, 0
 
     def make(self, scenes: list[Scene], seed: int) -> Batch:
