@@ -15,7 +15,7 @@ from cotcli.cli.run import note
 
 MODEL = "demo"
 PICTURE = Path(__file__).parents[1] / "data" / "demo.png"
-QUESTION = "Subtract all yellow squares. Subtract all big green objects. How many objects are left?"
+QUESTION = "Subtract all yellow squares. Subtract all big circles. How many objects are left?"
 
 
 def demo(
