@@ -5,16 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import tokenizers
+import torch
+import transformers
 
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
-tokenizers = pytest.importorskip("tokenizers")
-
-from training.batches import Batcher, cross_attention_mask, preprocess  # noqa: E402
-from training.held_out import held_out  # noqa: E402
-from training.model import make_image_processor  # noqa: E402
-from training.scenes import draw  # noqa: E402
-from training.tokenizer import (  # noqa: E402
+from training.batches import Batcher, cross_attention_mask, preprocess
+from training.held_out import held_out
+from training.model import make_image_processor
+from training.scenes import draw
+from training.tokenizer import (
     IMAGE,
     VOCAB_SIZE,
     PromptEncoder,
