@@ -1,14 +1,14 @@
 """How much work goes into one graph of the vision side.
 
 A graph cannot be interrupted, and its scratch memory grows with its rows. So matrix work over all rows of an image is
-cut into graphs of about half a second of one modern core, and Ctrl-C is answered between them.
+cut into graphs of about a quarter of a second of one modern core, and Ctrl-C is answered between them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-_FLOPS = 30e9
+_FLOPS = 15e9
 _MIN_ROWS = 64  # below it ggml's CPU flash attention takes its slow path
 
 
