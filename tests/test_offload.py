@@ -44,8 +44,9 @@ start = bind("ggml_backend_rpc_start_server", None, ctypes.c_char_p, ctypes.c_ch
 start(sys.argv[1].encode(), None, 1, 1, (ctypes.c_void_p * 1)(ggml.cpu_device()))
 """
 TOLERANCE = 1e-5
-# the device's flash attention takes keys and values of the vision tower as F16
-HALF_TOLERANCE = 2e-3
+# On a device the vision tower's flash attention takes keys and values as F16, and with so few rows ggml's CPU code,
+# which is what runs behind RPC, also sums in F16.
+HALF_TOLERANCE = 1e-2
 
 
 @pytest.fixture(scope="module")
