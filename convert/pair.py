@@ -115,10 +115,17 @@ def _write_locked(files: tuple[OutputFile, OutputFile], threads: int, progress: 
             part.finish()
     mmproj, language = files
     language.path.unlink(missing_ok=True)
-    for file in (mmproj, language):
-        # Each step reaches the disk before the next, so that a power cut finds them in this order too.
-        _sync_folder(file.path.parent)
-        os.replace(_part(file.path), file.path)
+    try:
+        for file in (mmproj, language):
+            # Each step reaches the disk before the next, so that a power cut finds them in this order too.
+            _sync_folder(file.path.parent)
+            os.replace(_part(file.path), file.path)
+    except BaseException:
+        # The old pair is gone and the new one is whole: finish, rather than lose both.
+        for file in (mmproj, language):
+            if _part(file.path).exists():
+                os.replace(_part(file.path), file.path)
+        raise
     _sync_folder(language.path.parent)
 
 

@@ -52,7 +52,7 @@ class GenerationParams:
     def __post_init__(self) -> None:
         _require(0 <= self.temperature < math.inf, "temperature", "0 or more", self.temperature)
         _require(0 < self.top_p <= 1, "top_p", "above 0 and at most 1", self.top_p)
-        _require(self.top_k >= 0, "top_k", "0 (off) or more", self.top_k)
+        _require(0 <= self.top_k < 2**31, "top_k", "0 (off) or more, below 2**31", self.top_k)
         _require(0 <= self.min_p < 1, "min_p", "at least 0 and below 1", self.min_p)
         _require(0 < self.repeat_penalty < math.inf, "repeat_penalty", "above 0", self.repeat_penalty)
         _require(0 <= self.seed <= MAX_SEED, "seed", f"0 to {MAX_SEED}", self.seed)

@@ -31,7 +31,7 @@ from cotcli.mllama.hook import CrossAttentionHook
 from cotcli.mllama.hparams import PAIR_ID_KEY, HParams
 from cotcli.mllama.vision import VisionTower
 from cotcli.mllama.weights import WeightFile
-from cotcli.native import ggml
+from cotcli.native import ggml, interrupt
 from cotcli.native.llama import KV_TYPES, Batch, LlamaContext, LlamaModel
 
 T = TypeVar("T")
@@ -415,8 +415,9 @@ class Engine:
         """Frees everything, in the reverse order of making."""
         for sequence in list(getattr(self, "_sequences", ())):
             self.drop(sequence)
-        while getattr(self, "_open", None):
-            self._open.pop()()
+        with interrupt.deferred():  # freeing writes to the log, which comes back into Python
+            while getattr(self, "_open", None):
+                self._open.pop()()
 
     def __del__(self) -> None:
         self.close()

@@ -134,6 +134,7 @@ class Reasoner:
             ResourceError: the question does not fit the context, or memory ran out.
         """
         params = replace(params or self.defaults, **overrides)
+        AnswerWriter.check(self.engine, self._spec.stages, params)
         begin = time.perf_counter()
         encoded = None if image is None else self.encode(image)
         image_ms = _since(begin)

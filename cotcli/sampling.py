@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cotcli.answer import GenerationParams
-from cotcli.errors import UsageError
+from cotcli.errors import CotcliError, UsageError
 from cotcli.native.llama import LlamaModel, SamplerChain, json_schema_to_grammar
 
 # llama.cpp's own default for how far back the repeat penalty looks.
@@ -34,6 +34,7 @@ _NOT_IN_GRAMMARS = frozenset(
         "if",
         "then",
         "else",
+        "dependencies",
         "dependentRequired",
         "dependentSchemas",
         "unevaluatedProperties",
@@ -67,7 +68,13 @@ def build_sampler(model: LlamaModel, params: GenerationParams, grammar: Grammar 
 
 def _fill(chain: SamplerChain, model: LlamaModel, params: GenerationParams, grammar: Grammar | None) -> None:
     if grammar is not None:
-        chain.add_grammar(model, grammar.rules, grammar.root)
+        try:
+            chain.add_grammar(model, grammar.rules, grammar.root)
+        except CotcliError as error:
+            raise UsageError(
+                "llama.cpp does not take the grammar made of the JSON Schema or the choices",
+                "In a pattern, write classes out: [0-9] for \\d",
+            ) from error
     if params.repeat_penalty != 1.0:
         chain.add("penalties", model.n_vocab, _PENALTY_WINDOW, params.repeat_penalty, 0.0, 0.0)
     if params.temperature == 0:
@@ -111,8 +118,10 @@ def conclusion_grammar(params: GenerationParams, closing_tag: str) -> Grammar | 
 
 
 def _literal(text: str) -> str:
-    """A GBNF string literal; its escapes for quotes, backslashes and line breaks are JSON's."""
-    return json.dumps(text, ensure_ascii=False)
+    """A GBNF string literal."""
+    for plain, escaped in (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n"), ("\r", "\\r"), ("\t", "\\t")):
+        text = text.replace(plain, escaped)
+    return f'"{text}"'
 
 
 def _refuse_keywords(schema: Any) -> None:
@@ -122,8 +131,17 @@ def _refuse_keywords(schema: Any) -> None:
             _refuse_keywords(part)
     if not isinstance(schema, dict):
         return
+    required, properties = schema.get("required"), schema.get("properties")
+    known = set(properties) if isinstance(properties, dict) else set()
+    refused = {
+        "required": isinstance(required, list) and not known.issuperset(map(str, required)),
+        "allOf": not all(
+            isinstance(part, dict) and {"properties", "$ref"} & part.keys() for part in schema.get("allOf", ())
+        ),
+        "pattern": "|" in str(schema.get("pattern", "")),  # the converter does not group alternatives
+    }
     for keyword, value in schema.items():
-        if keyword in _NOT_IN_GRAMMARS:
+        if keyword in _NOT_IN_GRAMMARS or refused.get(keyword):
             raise UsageError(
                 f"the JSON Schema's {json.dumps(keyword)} cannot be enforced while a model writes",
                 "Leave it out, and check the answer afterwards",

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from cotcli.answer import GenerationParams
 from cotcli.engine import Engine, TokenSequence
-from cotcli.sampling import build_sampler, conclusion_grammar
+from cotcli.sampling import Grammar, build_sampler, conclusion_grammar
 from cotcli.stages import StageEvent, StageFormat, StageParser, StageStart
 
 Progress = Callable[[str, int, int], None]
@@ -40,9 +40,8 @@ class AnswerWriter:
     ) -> None:
         self._engine, self._sequence, self._params, self._progress = engine, sequence, params, on_progress
         self.parser = StageParser(form)
-        tagged = form.implicit is None
-        self._grammar = conclusion_grammar(params, "</CONCLUSION>" if tagged else "")
-        self._bound = self._grammar is not None and not tagged
+        self._grammar = _grammar(form, params)
+        self._bound = self._grammar is not None and form.implicit is not None
         self._limits = dict(params.stage_max_tokens)
         self._stage_tokens = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -50,6 +49,11 @@ class AnswerWriter:
         self.n_tokens = 0
         self.finish_reason = "stop"
         self.cut_in: str | None = None
+
+    @staticmethod
+    def check(engine: Engine, form: StageFormat, params: GenerationParams) -> None:
+        """Raises UsageError for choices or a schema that no grammar can be made of, before a picture is encoded."""
+        build_sampler(engine.model, params, _grammar(form, params)).close()
 
     def write(self) -> Iterator[StageEvent]:
         """Events until the answer ends, whatever ends it; Ctrl-C ends it with what there is."""
@@ -157,3 +161,7 @@ class AnswerWriter:
         self._done = True
         self.finish_reason = reason
         self.cut_in = self.parser.stage
+
+
+def _grammar(form: StageFormat, params: GenerationParams) -> Grammar | None:
+    return conclusion_grammar(params, "</CONCLUSION>" if form.implicit is None else "")

@@ -289,17 +289,24 @@ def test_ctrl_c_in_vision_encoding(engine: Engine) -> None:
 
 
 class interrupted_after:
-    """Sends this process a real SIGINT while the block runs."""
+    """Sends this process a real SIGINT while the block runs, and another every two seconds, as a user would whose first
+    one fell into a destructor, where Python drops it."""
 
     def __init__(self, seconds: float) -> None:
-        self._timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._send, args=(seconds,))
+
+    def _send(self, seconds: float) -> None:
+        while not self._over.wait(seconds):
+            os.kill(os.getpid(), signal.SIGINT)
+            seconds = 2.0
 
     def __enter__(self) -> None:
-        self._timer.start()
+        self._thread.start()
 
     def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
-        self._timer.join()
+        self._over.set()
+        self._thread.join()
 
 
 def test_progress_counts_layers(engine: Engine) -> None:

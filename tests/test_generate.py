@@ -19,7 +19,7 @@ from PIL import Image
 from convert import convert
 from cotcli.answer import Answer, GenerationParams
 from cotcli.engine import EngineOptions
-from cotcli.errors import ImageError, ResourceError, UsageError
+from cotcli.errors import CotcliError, ImageError, ResourceError, UsageError
 from cotcli.generate import Reasoner
 from cotcli.registry import ResolvedModel
 from cotcli.specs import ModelSpec
@@ -254,3 +254,12 @@ def test_a_picture_that_is_none(tagged: Reasoner, tmp_path: Path) -> None:
     (tmp_path / "page.png").write_text("<html>404</html>")
     with pytest.raises(ImageError):
         tagged.ask(tmp_path / "page.png", "What?", SAMPLED)
+
+
+def test_a_closed_model_says_so(files: tuple[Path, Path]) -> None:
+    with reasoner(files) as model:
+        stream = model.stream(PICTURE, "?", GREEDY)
+        next(stream)
+    for use in (lambda: next(stream), lambda: model.ask(None, "?"), lambda: model.score(None, "?", "x")):
+        with pytest.raises(CotcliError, match="closed"):
+            use()

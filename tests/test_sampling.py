@@ -128,6 +128,9 @@ def test_schema_that_no_grammar_expresses_is_a_usage_error() -> None:
         ({"type": "integer", "minimum": 1}, "minimum"),
         ({"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}, "uniqueItems"),
         ({"anyOf": [{"type": "string"}, {"not": {"type": "null"}}]}, "not"),
+        ({"type": "object", "properties": {"a": {"type": "null"}}, "required": ["a", "z"]}, "required"),
+        ({"allOf": [{"type": "string"}, {"enum": ["a"]}]}, "allOf"),
+        ({"type": "string", "pattern": "^a|b$"}, "pattern"),
     ],
 )
 def test_what_grammars_cannot_enforce_is_refused(schema: dict[str, Any], keyword: str) -> None:

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from types import FrameType
 
 _requested = False
-_deferring = False
 
 
 def _note(signum: int, frame: FrameType | None) -> None:
@@ -30,23 +29,22 @@ def requested() -> bool:
 def deferred() -> Iterator[None]:
     """Raises KeyboardInterrupt at the end of the block if Ctrl-C came during it and nothing else was raised.
 
-    Does nothing outside the main thread, where Python never raises it, inside another such block, and where the program
-    handles SIGINT itself.
+    Does nothing outside the main thread, where Python never raises it, and where the handler is not Python's own:
+    inside another such block, or in a program that handles SIGINT itself.
     """
-    global _requested, _deferring
+    global _requested
     if (
         threading.current_thread() is not threading.main_thread()
-        or _deferring
         or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
     ):
         yield
         return
-    _requested, _deferring = False, True
+    _requested = False
     signal.signal(signal.SIGINT, _note)
     try:
         yield
     finally:
+        came, _requested = _requested, False
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        came, _requested, _deferring = _requested, False, False
     if came:
         raise KeyboardInterrupt

@@ -79,14 +79,18 @@ class LlamaModel(ggml.Handle):
                 f"{path} cannot be loaded: {log.last_error() or 'llama.cpp gave no reason'}",
                 "See llama.cpp's log with -vv, or convert the checkpoint again: cotcli convert SRC",
             )
-        self._vocab = llama_cpp.llama_model_get_vocab(self._handle)
 
     def _release(self, handle: int) -> None:
         llama_cpp.llama_model_free(handle)
 
     @property
+    def vocab(self) -> Any:
+        """The ``llama_vocab`` pointer; raises once the model is closed, where the pointer would dangle."""
+        return llama_cpp.llama_model_get_vocab(self.handle)
+
+    @property
     def n_vocab(self) -> int:
-        return int(llama_cpp.llama_vocab_n_tokens(self._vocab))
+        return int(llama_cpp.llama_vocab_n_tokens(self.vocab))
 
     @property
     def n_embd(self) -> int:
@@ -103,7 +107,7 @@ class LlamaModel(ggml.Handle):
         data = text.encode("utf-8", "replace")  # an argument may hold bytes that are no text
         capacity = len(data) + 8
         tokens = (llama_cpp.llama_token * capacity)()
-        count = llama_cpp.llama_tokenize(self._vocab, data, len(data), tokens, capacity, False, parse_special)
+        count = llama_cpp.llama_tokenize(self.vocab, data, len(data), tokens, capacity, False, parse_special)
         if count < 0:
             raise CotcliError(f"llama.cpp could not tokenize a text of {len(data)} bytes")
         return list(tokens[:count])
@@ -113,7 +117,7 @@ class LlamaModel(ggml.Handle):
         size = 64
         while True:
             buffer = ctypes.create_string_buffer(size)
-            count = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, size, 0, special)
+            count = llama_cpp.llama_token_to_piece(self.vocab, token, buffer, size, 0, special)
             if count >= 0:
                 return buffer.raw[:count]
             size = -count
@@ -125,19 +129,14 @@ class LlamaModel(ggml.Handle):
             ModelError: the vocabulary has no such token.
         """
         tokens = self.tokenize(text, parse_special=True)
-        if len(tokens) != 1 or not llama_cpp.llama_vocab_is_control(self._vocab, tokens[0]):
+        if len(tokens) != 1 or not llama_cpp.llama_vocab_is_control(self.vocab, tokens[0]):
             raise ModelError(
                 f"the model's vocabulary has no special token {text}", "Convert it again: cotcli convert SRC"
             )
         return tokens[0]
 
     def is_end_of_generation(self, token: int) -> bool:
-        return bool(llama_cpp.llama_vocab_is_eog(self._vocab, token))
-
-    @property
-    def vocab(self) -> Any:
-        """The ``llama_vocab`` pointer, for samplers that need it."""
-        return self._vocab
+        return bool(llama_cpp.llama_vocab_is_eog(self.vocab, token))
 
     @property
     def quantization(self) -> str:
@@ -268,6 +267,7 @@ class Batch(ggml.Handle):
         wants_logits: Sequence[bool],
     ) -> None:
         """Sets the batch: token ids, or float32 embeddings of shape (n, n_embd), with their places."""
+        _ = self.handle  # raises once it is closed
         struct = self.struct
         struct.n_tokens = len(positions)
         if self._n_embd:
