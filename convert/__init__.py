@@ -15,7 +15,6 @@ Needs no torch. ``python -m convert`` is the command ``cotcli convert``.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from convert.quantize import QUANTIZATIONS, VISION_TYPES, find_quantization, fin
 from convert.tokenizer import read_vocabulary
 from convert.vision import plan_mmproj
 from cotcli.errors import ResourceError, UsageError
+from cotcli.native.cpu import available_threads
 
 __all__ = [
     "QUANTIZATIONS",
@@ -116,5 +116,4 @@ def checkpoint_repo(source: Path) -> str:
 
 
 def _default_threads() -> int:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(usable, _MAX_THREADS)
+    return min(available_threads(), _MAX_THREADS)

@@ -14,7 +14,6 @@ prompt; what the image is to the language model comes in through the cross-atten
 from __future__ import annotations
 
 import atexit
-import os
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +31,7 @@ from cotcli.mllama.hparams import PAIR_ID_KEY, HParams
 from cotcli.mllama.vision import VisionTower
 from cotcli.mllama.weights import WeightFile
 from cotcli.native import ggml, interrupt
+from cotcli.native.cpu import available_threads
 from cotcli.native.llama import KV_TYPES, Batch, LlamaContext, LlamaModel
 
 T = TypeVar("T")
@@ -79,14 +79,6 @@ class EngineOptions:
                 raise UsageError(f"{name} must be at least 1 and below 2**31, not {value}")
         if not -1 <= self.gpu_layers < 2**31:
             raise UsageError(f"gpu_layers must be -1 (all) or more, not {self.gpu_layers}")
-
-
-def available_threads() -> int:
-    """Processors this process may run on."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS and Windows
-        return os.cpu_count() or 1
 
 
 def _default_threads(language: Path) -> int:

@@ -158,8 +158,6 @@ _buft_get_device = bind("ggml_backend_buft_get_device", c_void_p, c_void_p)
 _buffer_get_type = bind("ggml_backend_buffer_get_type", c_void_p, c_void_p)
 # void ggml_backend_buffer_free(ggml_backend_buffer_t buffer);
 _buffer_free = bind("ggml_backend_buffer_free", None, c_void_p)
-# size_t ggml_backend_buffer_get_size(ggml_backend_buffer_t buffer);
-_buffer_get_size = bind("ggml_backend_buffer_get_size", c_size_t, c_void_p)
 # void ggml_backend_buffer_set_usage(ggml_backend_buffer_t buffer, enum ggml_backend_buffer_usage usage);
 _buffer_set_usage = bind("ggml_backend_buffer_set_usage", None, c_void_p, c_int)
 # struct ggml_backend_buffer * ggml_backend_alloc_ctx_tensors_from_buft(ctx, ggml_backend_buffer_type_t buft);
@@ -223,10 +221,6 @@ class Buffer(Handle):
 
     def __init__(self, handle: int) -> None:
         self._handle = handle
-
-    @property
-    def size(self) -> int:
-        return int(_buffer_get_size(self.handle))
 
     def mark_weights(self) -> None:
         """Tells ggml that the buffer holds weights (GGML_BACKEND_BUFFER_USAGE_WEIGHTS)."""
