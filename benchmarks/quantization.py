@@ -24,7 +24,7 @@ from rich.table import Table
 from convert import convert
 from cotcli.generate import Reasoner, load, log_softmax
 from training.held_out import Item, Score, held_out, score
-from training.scenes import draw
+from cotcli.shapes.scenes import draw
 
 LogProbs = npt.NDArray[np.float64]
 

@@ -18,10 +18,10 @@ from transformers.models.mllama.image_processing_pil_mllama import (
     get_optimal_tiled_canvas,
 )
 
-from training.answers import make_answer
+from cotcli.shapes.answers import make_answer
 from training.model import MAX_NUM_TILES, PATCH_SIZE, PATCHES_PER_SIDE, TILE_SIZE
-from training.questions import make_questions
-from training.scenes import COLOURS, MAX_OBJECTS, SHAPES, SIZES, TRAIN_SEED_BITS, Scene, draw, make_scene
+from cotcli.shapes.questions import make_questions
+from cotcli.shapes.scenes import COLOURS, MAX_OBJECTS, SHAPES, SIZES, TRAIN_SEED_BITS, Scene, draw, make_scene
 from training.tokenizer import PromptEncoder
 
 IGNORE = -100

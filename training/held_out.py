@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.answers import Verdict, judge, make_answer
-from training.questions import KINDS, Question, make_question
-from training.scenes import HELD_OUT_SEED, Scene, draw, make_scene
+from cotcli.shapes.answers import Verdict, judge, make_answer
+from cotcli.shapes.questions import KINDS, UNSEEN_STRANGERS, Question, make_question
+from cotcli.shapes.scenes import HELD_OUT_SEED, Scene, draw, make_scene
 
 _SEEDS_A_SET = 1_000_000
 
@@ -60,8 +60,8 @@ def held_out(number: int, seed: int = 0) -> list[Item]:
     for index in range(number):
         scene = make_scene(HELD_OUT_SEED + seed * _SEEDS_A_SET + index)
         rng = random.Random(f"held out {scene.seed}")
-        question = make_question(scene, rng, KINDS[index % len(KINDS)])
-        items.append(Item(scene, question, make_answer(scene, question, rng)))
+        question = make_question(scene, rng, KINDS[index % len(KINDS)], UNSEEN_STRANGERS)
+        items.append(Item(scene, question, make_answer(scene.seen, question, rng)))
     return items
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from training.answers import make_answer
-from training.questions import make_question
-from training.scenes import COLOURS, SHAPES, SIZES, TRAIN_SEED_BITS, make_scene
+from cotcli.shapes.answers import make_answer
+from cotcli.shapes.questions import make_question
+from cotcli.shapes.scenes import COLOURS, SHAPES, SIZES, TRAIN_SEED_BITS, make_scene
 
 VOCAB_SIZE = 640
 _NUM_SPECIAL = 16
@@ -51,7 +51,7 @@ def sample_texts(number: int, seed: int = 0) -> Iterator[str]:
         scene = make_scene(rng.getrandbits(TRAIN_SEED_BITS))
         question = make_question(scene, rng)
         yield question.text
-        yield make_answer(scene, question, rng)
+        yield make_answer(scene.seen, question, rng)
     yield from ("user", "assistant", "system", "\n\n") * (number // 10)
 
 

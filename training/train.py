@@ -28,7 +28,7 @@ from transformers import MllamaForConditionalGeneration
 
 from training.batches import IGNORE, Batch, Batcher
 from training.model import make_config, make_generation_config, make_image_processor, make_model, project
-from training.scenes import COLOURS, MAX_OBJECTS, SHAPES, SIZES
+from cotcli.shapes.scenes import COLOURS, MAX_OBJECTS, SHAPES, SIZES
 from training.tokenizer import (
     BOS,
     END_OF_TEXT,

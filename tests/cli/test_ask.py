@@ -17,7 +17,7 @@ from cotcli.cli.demo import PICTURE, QUESTION
 from cotcli.render.schema import json_schema
 from cotcli.stages import STAGES
 from tests.cli.process import cotcli, cotcli_on_terminal
-from training.scenes import HELD_OUT_SEED, SceneObject, draw, make_scene
+from cotcli.shapes.scenes import HELD_OUT_SEED, SceneObject, draw, make_scene
 
 SCENE = 1125900806845557  # the seed by which training.scenes draws the picture
 ASK = ("ask", QUESTION, PICTURE, "--model", "demo", "--threads", 1)

@@ -12,7 +12,7 @@ import transformers
 from training.batches import Batcher, cross_attention_mask, preprocess
 from training.held_out import held_out
 from training.model import make_image_processor
-from training.scenes import draw
+from cotcli.shapes.scenes import draw
 from training.tokenizer import (
     IMAGE,
     VOCAB_SIZE,

@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from training.scenes import BACKGROUNDS, COLOURS, HELD_OUT_SEED, MAX_OBJECTS, SIZES, TRAIN_SEED_BITS, draw, make_scene
+from cotcli.shapes.scenes import BACKGROUNDS, COLOURS, HELD_OUT_SEED, MAX_OBJECTS, SIZES, TRAIN_SEED_BITS, draw, make_scene
 
 SEEDS = range(150)
 

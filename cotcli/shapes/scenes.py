@@ -6,6 +6,7 @@ A scene is plain data; drawing it is a separate function, so that truth never de
 
 from __future__ import annotations
 
+import io
 import math
 import random
 from dataclasses import dataclass
@@ -14,14 +15,16 @@ from functools import cached_property
 import numpy as np
 from PIL import Image, ImageDraw
 
-SHAPES = ("circle", "square", "triangle")
+SHAPES = ("circle", "square", "triangle", "star", "cross")
 SIZES = ("small", "big")
 COLOURS: dict[str, tuple[int, int, int]] = {
-    "red": (212, 40, 40),
+    "red": (212, 36, 36),
+    "orange": (244, 134, 22),
+    "yellow": (246, 218, 44),
     "green": (38, 158, 62),
     "blue": (40, 84, 214),
-    "yellow": (240, 204, 32),
-    "purple": (146, 52, 176),
+    "purple": (128, 46, 170),
+    "pink": (252, 150, 200),
 }
 BACKGROUNDS: tuple[tuple[int, int, int], ...] = (
     (248, 248, 248),
@@ -32,17 +35,37 @@ BACKGROUNDS: tuple[tuple[int, int, int], ...] = (
     (238, 226, 204),
     (206, 226, 236),
 )
-MAX_OBJECTS = 6
+MAX_OBJECTS = 9
+GRID = 8  # captions name an object's place as a square from A1 (top left) to H8
 TRAIN_SEED_BITS = 40  # training draws seeds below 2**40
 HELD_OUT_SEED = 1 << 50  # evaluation seeds start here, so that no held-out scene was ever trained on
 
-# Radii as shares of sqrt(width * height): a gap of 1.6x lies between the largest small and the smallest big object.
-_RADII = {"small": (0.068, 0.076), "big": (0.122, 0.136)}
-_MIN_STEP_X = 0.07  # centres differ at least this much in x, so that "left to right" is one order and not several
-_GAP = 0.02
-# (width / height, weight): tile layouts 2x2, 1x2, 2x1, 1x3 and 3x1 all occur; square is the common case.
-_ASPECTS = ((1.0, 12), (4 / 3, 3), (3 / 4, 3), (2.0, 2), (0.5, 1), (2.8, 1), (1 / 2.5, 1))
-_OBJECT_WEIGHTS = (3, 4, 5, 4, 3, 2)
+# Radii as shares of sqrt(width * height): a gap of 1.5x lies between the largest small and the smallest big object.
+_RADII = {"small": (0.067, 0.075), "big": (0.113, 0.125)}
+_MIN_STEP_X = 0.05  # centres differ at least this much in x, so that "left to right" is one order and not several
+_GAP = 0.015
+# (width / height, most objects that fit with that step in x, weight): with the thumbnails, every tile layout occurs.
+_ASPECTS = (
+    (1.0, 9, 10),
+    (4 / 3, 9, 4),
+    (3 / 4, 9, 3),
+    (1.55, 9, 2),
+    (2.0, 6, 2),
+    (1 / 2, 4, 2),
+    (2.8, 6, 1),
+    (1 / 2.8, 3, 1),
+    (4.0, 6, 1),
+    (1 / 4, 3, 1),
+)
+_THUMBNAIL_SHARE = 0.05  # pictures no larger than one tile, with fewer and relatively larger objects
+_THUMBNAIL = (48, 62)
+_THUMBNAIL_RADII = 1.6
+_OBJECT_WEIGHTS = (2, 3, 4, 5, 5, 4, 3, 2, 2)
+_STAR = [  # five points from the top on, within the unit circle; the inner corners at 0.42 of the radius
+    (math.sin(k * math.pi / 5) * reach, -math.cos(k * math.pi / 5) * reach)
+    for k in range(10)
+    for reach in ((1.0, 0.42)[k % 2],)
+]
 
 
 @dataclass(frozen=True)
@@ -76,35 +99,75 @@ class Background:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """An object as a caption tells it: words only, `cell` for example `C4`."""
+
+    size: str
+    colour: str
+    shape: str
+    cell: str
+
+    @property
+    def name(self) -> str:
+        """For example `small red circle`."""
+        return f"{self.size} {self.colour} {self.shape}"
+
+
+@dataclass(frozen=True)
 class Scene:
-    """A picture's content: `width` x `height` pixels and objects in no particular order."""
+    """A picture's content: `width` x `height` pixels and objects in no particular order.
+
+    `jpeg` is the quality at which the picture was stored once, None for never.
+    """
 
     seed: int
     width: int
     height: int
     background: Background
     objects: tuple[SceneObject, ...]
+    jpeg: int | None = None
 
     @cached_property
     def left_to_right(self) -> tuple[SceneObject, ...]:
         """The objects in the order in which captions list them."""
         return tuple(sorted(self.objects, key=lambda item: item.x))
 
+    def cell(self, item: SceneObject) -> tuple[int, int]:
+        """Column from the left and row from the top of the object's centre, 0 to GRID - 1 each."""
+        return int(item.x / self.width * GRID), int(item.y / self.height * GRID)
+
+    @cached_property
+    def seen(self) -> tuple[Seen, ...]:
+        """What a right caption lists, in its order."""
+        return tuple(
+            Seen(item.size, item.colour, item.shape, cell_name(*self.cell(item))) for item in self.left_to_right
+        )
+
+
+def cell_name(column: int, row: int) -> str:
+    """(2, 3) -> `C4`."""
+    return f"{'ABCDEFGH'[column]}{row + 1}"
+
 
 def make_scene(seed: int, max_objects: int = MAX_OBJECTS) -> Scene:
     """The scene of a seed: 1 to `max_objects` objects that neither touch nor share an x. Seeded."""
     rng = random.Random(f"scene {seed}")
-    aspect = rng.choices([a for a, _ in _ASPECTS], [w for _, w in _ASPECTS])[0] * rng.uniform(0.96, 1.04)
-    scale = rng.uniform(200, 380)
-    width, height = round(scale * math.sqrt(aspect)), round(scale / math.sqrt(aspect))
-    count = rng.choices(range(1, max_objects + 1), _OBJECT_WEIGHTS[:max_objects])[0]
-    if aspect < 0.6:
-        count = min(count, 3)  # a narrow picture has no room for six different x
+    if rng.random() < _THUMBNAIL_SHARE:
+        width, height = (rng.randint(*_THUMBNAIL) for _ in range(2))
+        most, enlarged = 4, _THUMBNAIL_RADII
+    else:
+        aspect, most, _ = rng.choices(_ASPECTS, [weight for *_, weight in _ASPECTS])[0]
+        aspect *= rng.uniform(0.96, 1.04)
+        scale = rng.uniform(160, 340)
+        width, height, enlarged = round(scale * math.sqrt(aspect)), round(scale / math.sqrt(aspect)), 1.0
+    most = min(most, max_objects)
+    count = rng.choices(range(1, most + 1), _OBJECT_WEIGHTS[:most])[0]
     background = _make_background(rng)
+    jpeg = rng.randint(40, 90) if rng.random() < 0.4 else None
     while True:
-        objects = _place(rng, count, width, height)
+        objects = _place(rng, count, width, height, enlarged)
         if objects is not None:
-            return Scene(seed, width, height, background, objects)
+            return Scene(seed, width, height, background, objects, jpeg)
 
 
 def _make_background(rng: random.Random) -> Background:
@@ -113,15 +176,17 @@ def _make_background(rng: random.Random) -> Background:
     return Background(kind, first, second, rng.uniform(0, 2 * math.pi), rng.uniform(3, 12))
 
 
-def _place(rng: random.Random, count: int, width: int, height: int) -> tuple[SceneObject, ...] | None:
+def _place(
+    rng: random.Random, count: int, width: int, height: int, enlarged: float
+) -> tuple[SceneObject, ...] | None:
     """`count` objects without overlap, or None when the random order of placing left no room."""
     unit = math.sqrt(width * height)
     placed: list[SceneObject] = []
     for _ in range(count):
         size = rng.choice(SIZES)
-        radius = rng.uniform(*_RADII[size]) * unit
+        radius = rng.uniform(*_RADII[size]) * unit * enlarged
         margin = radius + 0.01 * unit
-        for _ in range(60):
+        for _ in range(40):
             x, y = rng.uniform(margin, width - margin), rng.uniform(margin, height - margin)
             if all(
                 max(abs(x - other.x), abs(y - other.y)) >= radius + other.radius + _GAP * unit
@@ -139,27 +204,30 @@ def _place(rng: random.Random, count: int, width: int, height: int) -> tuple[Sce
 
 def draw(scene: Scene) -> Image.Image:
     """The scene as an RGB picture of `scene.width` x `scene.height`, edges antialiased; the same bytes each time."""
-    picture = Image.fromarray(_background_pixels(scene))
+    picture = _background(scene)
     for item in scene.objects:
         _draw_object(picture, item)
-    return picture
+    if scene.jpeg is None:
+        return picture
+    stored = io.BytesIO()
+    picture.save(stored, "JPEG", quality=scene.jpeg)
+    return Image.open(stored).convert("RGB")
 
 
-def _background_pixels(scene: Scene) -> np.ndarray:
-    """uint8, shape = (height, width, 3)."""
+def _background(scene: Scene) -> Image.Image:
+    """The RGB picture without its objects."""
     ground = scene.background
-    first = np.asarray(ground.first, np.float32)
+    if ground.kind == "plain":
+        return Image.new("RGB", (scene.width, scene.height), ground.first)
     if ground.kind == "gradient":
         across = np.linspace(-1, 1, scene.width, dtype=np.float32)[None, :] * math.cos(ground.angle)
         down = np.linspace(-1, 1, scene.height, dtype=np.float32)[:, None] * math.sin(ground.angle)
-        share = np.clip((across + down) / 2.83 + 0.5, 0, 1)[..., None]
-        pixels = first * (1 - share) + np.asarray(ground.second, np.float32) * share
-    else:
-        pixels = np.broadcast_to(first, (scene.height, scene.width, 3))
-        if ground.kind == "noise":
-            noise = np.random.default_rng(scene.seed).standard_normal(pixels.shape[:2], np.float32)
-            pixels = pixels + ground.sigma * noise[..., None]
-    return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+        share = ((across + down) * 90 + 127.5).astype(np.uint8)  # |across + down| <= 1.415
+        ramp = np.linspace(ground.first, ground.second, 256)
+        return Image.fromarray(np.rint(ramp).astype(np.uint8)[share])
+    noise = np.random.default_rng(scene.seed).standard_normal((scene.height, scene.width), np.float32)
+    grey = np.rint(noise * ground.sigma).astype(np.int16)[..., None]
+    return Image.fromarray(np.clip(grey + np.asarray(ground.first, np.int16), 0, 255).astype(np.uint8))
 
 
 def _draw_object(picture: Image.Image, item: SceneObject, oversample: int = 4) -> None:
@@ -173,6 +241,12 @@ def _draw_object(picture: Image.Image, item: SceneObject, oversample: int = 4) -
         pen.ellipse((x - r, y - r, x + r, y + r), fill=255)
     elif item.shape == "square":
         pen.rectangle((x - r, y - r, x + r, y + r), fill=255)
-    else:
+    elif item.shape == "triangle":
         pen.polygon(((x, y - r), (x - r, y + 0.86 * r), (x + r, y + 0.86 * r)), fill=255)
+    elif item.shape == "star":
+        pen.polygon([(x + r * dx, y + r * dy) for dx, dy in _STAR], fill=255)
+    else:
+        arm = 0.34 * r
+        pen.rectangle((x - arm, y - r, x + arm, y + r), fill=255)
+        pen.rectangle((x - r, y - arm, x + r, y + arm), fill=255)
     picture.paste(item.rgb, (left, top), mask.reduce(oversample))

@@ -8,8 +8,8 @@ import re
 import numpy as np
 import pytest
 
-from training.questions import KINDS, LETTERS, Question, make_question, make_questions
-from training.scenes import COLOURS, SHAPES, SIZES, Scene, make_scene
+from cotcli.shapes.questions import KINDS, LETTERS, Question, make_question, make_questions
+from cotcli.shapes.scenes import COLOURS, SHAPES, SIZES, Scene, make_scene
 
 WORDS = {**{w: 0 for w in SIZES}, **{w: 1 for w in COLOURS}, **{w: 2 for w in SHAPES}}
 PHRASE = re.compile(rf"(?:(?:{'|'.join(SIZES)}) )?(?:(?:{'|'.join(COLOURS)}) )?(?:{'|'.join((*SHAPES, 'object'))})s?\b")

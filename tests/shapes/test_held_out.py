@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from training.held_out import held_out, write_folder
-from training.scenes import TRAIN_SEED_BITS, draw
+from cotcli.shapes.scenes import TRAIN_SEED_BITS, draw
 
 
 def test_sets_repeat_and_do_not_overlap() -> None:

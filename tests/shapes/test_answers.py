@@ -7,10 +7,10 @@ import re
 
 import pytest
 
-from training.answers import judge, make_answer, matches
+from cotcli.shapes.answers import judge, make_answer, matches
 from training.held_out import held_out, score
-from training.questions import KINDS, Question, make_question
-from training.scenes import make_scene
+from cotcli.shapes.questions import KINDS, Question, make_question
+from cotcli.shapes.scenes import make_scene
 
 CASES = [(seed, kind) for seed in range(120) for kind in KINDS]
 
