@@ -1,4 +1,4 @@
-"""Step 5: seeds -> tensors.
+"""Step 6: seeds -> tensors.
 
 Knows how scenes become pixel tiles, token ids and per-patch labels. Knows nothing about optimisers.
 Several questions share one picture, so that the vision tower runs once for all of them.
@@ -7,112 +7,178 @@ Several questions share one picture, so that the vision tower runs once for all 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
-from transformers.models.mllama.image_processing_pil_mllama import (
-    MllamaImageProcessorPil,
-    get_image_size_fit_to_canvas,
-    get_optimal_tiled_canvas,
-)
 
-from cotcli.shapes.answers import make_answer
-from training.model import MAX_NUM_TILES, PATCH_SIZE, PATCHES_PER_SIDE, TILE_SIZE
-from cotcli.shapes.questions import make_questions
+from cotcli.image.decode import LoadedImage
+from cotcli.image.prepare import best_arrangement, fitted_size, prepare_image
+from cotcli.shapes.answers import make_stages
+from cotcli.shapes.questions import Question, make_questions
 from cotcli.shapes.scenes import COLOURS, MAX_OBJECTS, SHAPES, SIZES, TRAIN_SEED_BITS, Scene, draw, make_scene
+from training.model import ASPECT_RATIOS, MAX_NUM_TILES, PATCH_SIZE, PATCHES_PER_SIDE, PREPROCESSING, TILE_SIZE
+from training.tell import tell
 from training.tokenizer import PromptEncoder
 
 IGNORE = -100
+_COVERED = 0.25  # share of a patch that an object's box must cover for the patch to be labelled with it
+
+
+@dataclass(frozen=True)
+class Images:
+    """Pictures and what is to be seen in them.
+
+    `inputs`: keyword arguments of the vision tower, one row a picture.
+    `places`: int64, shape = (pictures, tokens, 3): place from the left, column and row on the grid of the object
+    whose centre lies in the patch; place 0 says that none does.
+    `objects`: int64, shape = (pictures, tokens, 3): colour, shape and size of the object that covers the patch, IGNORE
+    where none does.
+    """
+
+    inputs: dict[str, torch.Tensor]
+    places: torch.Tensor
+    objects: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Questions and answers; a row is one question, and a picture's questions are neighbours.
+
+    `input_ids`, `labels`: int64, shape = (rows, length); a label stands at the position that predicts it.
+    `weights`: float32, shape = (rows, length): how much each label counts.
+    """
+
+    input_ids: torch.Tensor
+    labels: torch.Tensor
+    weights: torch.Tensor
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step needs; a row is one question, and a picture's questions are neighbours.
+    """What one step needs; the parts that it does not need are None.
 
-    `images`: keyword arguments of the vision tower, one row a picture.
-    `patch_labels`: int64, shape = (pictures, tokens, 4): place from the left, colour, shape and size of the object
-    whose centre lies in the patch; place 0 says that none does.
-    `input_ids`, `labels`: int64, shape = (rows, length); a label stands at the position that predicts it.
-    `weights`: float32, shape = (rows, length): how much each label counts.
     `cross_attention_mask`: int64, shape = (rows, length, 1, tiles).
     """
 
-    images: dict[str, torch.Tensor]
-    patch_labels: torch.Tensor
-    input_ids: torch.Tensor
-    labels: torch.Tensor
-    weights: torch.Tensor
-    cross_attention_mask: torch.Tensor
+    images: Images | None
+    texts: Texts | None
+    cross_attention_mask: torch.Tensor | None
     questions_per_image: int
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on another device."""
+        return replace(self, **{field.name: _moved(getattr(self, field.name), device) for field in fields(self)})
+
+
+def _moved(part: object, device: torch.device) -> object:
+    if isinstance(part, torch.Tensor):
+        return part.to(device)
+    if isinstance(part, dict):
+        return {name: _moved(value, device) for name, value in part.items()}
+    if isinstance(part, Images | Texts):
+        return replace(part, **{field.name: _moved(getattr(part, field.name), device) for field in fields(part)})
+    return part
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """`pictures` a step over all workers, with `questions` each; `sees`: with pictures, `tells`: with texts.
+
+    `form` is one of tell.FORMS.
+    """
+
+    pictures: int
+    questions: int = 1
+    sees: bool = True
+    tells: bool = True
+    form: str = "staged"
+    max_objects: int = MAX_OBJECTS
 
 
 class Batcher:
     """An endless, seeded stream of batches; worker `rank` of `workers` makes its share of each."""
 
     def __init__(
-        self,
-        processor: MllamaImageProcessorPil,
-        encoder: PromptEncoder,
-        seed: int,
-        pictures: int,
-        questions: int,
-        rank: int = 0,
-        workers: int = 1,
+        self, encoder: PromptEncoder, seed: int | str, options: BatchOptions, rank: int = 0, workers: int = 1
     ) -> None:
-        self._processor, self._encoder = processor, encoder
-        self._seed, self._pictures, self._questions = seed, pictures, questions
+        self._encoder, self._seed, self._options = encoder, seed, options
         self._rank, self._workers = rank, workers
 
-    def stream(self, first: int, max_objects: int = MAX_OBJECTS, pool: int = 6) -> Iterator[Batch]:
+    def stream(self, first: int, pool: int = 6) -> Iterator[Batch]:
         """Batches from number `first` on. `pool` batches are drawn at once and sorted by objects, to save padding."""
-        block = first // pool
-        skip = first % pool
+        options = self._options
+        block, skip = divmod(first, pool)
         while True:
             rng = random.Random(f"batches {self._seed} {block}")
-            scenes = [make_scene(rng.getrandbits(TRAIN_SEED_BITS), max_objects) for _ in range(pool * self._pictures)]
+            seeds = [rng.getrandbits(TRAIN_SEED_BITS) for _ in range(pool * options.pictures)]
+            scenes = [make_scene(seed, options.max_objects) for seed in seeds]
             scenes.sort(key=lambda scene: len(scene.objects))
-            groups = [scenes[i : i + self._pictures] for i in range(0, len(scenes), self._pictures)]
+            groups = [scenes[i : i + options.pictures] for i in range(0, len(scenes), options.pictures)]
             rng.shuffle(groups)
-            seeds = [rng.getrandbits(40) for _ in groups]
-            for group, seed in list(zip(groups, seeds, strict=True))[skip:]:
+            wordings = [rng.getrandbits(40) for _ in groups]
+            for group, seed in list(zip(groups, wordings, strict=True))[skip:]:
                 yield self.make(group[self._rank :: self._workers], seed)
             block, skip = block + 1, 0
 
-    def make(self, scenes: list[Scene], seed: int) -> Batch:
+    def make(self, scenes: Sequence[Scene], seed: int) -> Batch:
         """The batch of these scenes; `seed` chooses questions and wordings."""
-        images = preprocess(self._processor, scenes)
-        pairs: list[tuple[list[int], list[int]]] = []
-        for scene in scenes:
-            rng = random.Random(f"answers {seed} {scene.seed}")
-            for question in make_questions(scene, self._questions, seed):
-                answer = make_answer(scene, question, rng)
-                pairs.append((self._encoder.prompt(question.text), self._encoder.answer(answer)))
-        length = max(len(prompt) + len(answer) for prompt, answer in pairs)
-        input_ids = np.full((len(pairs), length), self._encoder.pad_id, np.int64)
-        labels = np.full((len(pairs), length), IGNORE, np.int64)
+        options = self._options
+        images = make_images(scenes) if options.sees else None
+        texts = self._texts(scenes, seed) if options.tells else None
+        mask = None
+        if images is not None and texts is not None:
+            length = texts.input_ids.shape[1]
+            tiles = images.inputs["aspect_ratio_mask"]
+            mask = cross_attention_mask(tiles, length, self._encoder.image_position, options.questions)
+        return Batch(images, texts, mask, options.questions)
+
+    def _texts(self, scenes: Sequence[Scene], seed: int) -> Texts:
+        options = self._options
+        rows = [
+            self._row(scene, question, random.Random(f"answers {seed} {scene.seed} {question.text}"))
+            for scene in scenes
+            for question in make_questions(scene, options.questions, seed)
+        ]
+        length = max(len(prompt) + len(answer) for prompt, answer, _ in rows)
+        input_ids = np.full((len(rows), length), self._encoder.pad_id, np.int64)
+        labels = np.full((len(rows), length), IGNORE, np.int64)
         weights = np.zeros(labels.shape, np.float32)
-        for row, (prompt, told) in enumerate(pairs):
-            end = len(prompt) + len(told)
-            input_ids[row, :end] = prompt + told
-            labels[row, len(prompt) - 1 : end - 1] = told  # shifted here: position t predicts t + 1
-            weights[row, len(prompt) - 1 : end - 1] = self._encoder.weights(told)
-        return Batch(
-            images,
-            torch.from_numpy(np.stack([patch_labels(scene) for scene in scenes])),
-            torch.from_numpy(input_ids),
-            torch.from_numpy(labels),
-            torch.from_numpy(weights),
-            cross_attention_mask(images["aspect_ratio_mask"], length, self._encoder.image_position, self._questions),
-            self._questions,
-        )
+        for row, (prompt, answer, counts) in enumerate(rows):
+            end = len(prompt) + len(answer)
+            input_ids[row, :end] = prompt + answer
+            labels[row, len(prompt) - 1 : end - 1] = answer  # shifted here: position t predicts t + 1
+            weights[row, len(prompt) - 1 : end - 1] = counts
+        return Texts(torch.from_numpy(input_ids), torch.from_numpy(labels), torch.from_numpy(weights))
+
+    def _row(self, scene: Scene, question: Question, rng: random.Random) -> tuple[list[int], list[int], list[float]]:
+        told = tell(make_stages(scene.seen, question, rng), self._options.form, blind=not self._options.sees)
+        return self._encoder.prompt(question.text), *self._encoder.answer(told)
 
 
-def preprocess(processor: MllamaImageProcessorPil, scenes: list[Scene]) -> dict[str, torch.Tensor]:
-    """Keyword arguments of the vision tower for the scenes' pictures."""
-    features = processor([[draw(scene)] for scene in scenes], return_tensors="pt")
-    return {name: features[name] for name in ("pixel_values", "aspect_ratio_ids", "aspect_ratio_mask")}
+def preprocess(scenes: Sequence[Scene]) -> dict[str, torch.Tensor]:
+    """Keyword arguments of the vision tower for the scenes' pictures: pixel_values, float32, shape = (pictures, 1,
+    tiles, 3, side, side); aspect_ratio_ids, int64, (pictures, 1); aspect_ratio_mask, int64, (pictures, 1, tiles).
+
+    By cotcli's own preprocessing, which equals transformers' bit for bit and is faster.
+    """
+    prepared = [
+        prepare_image(LoadedImage(draw(scene), "", "", scene.width, scene.height), PREPROCESSING) for scene in scenes
+    ]
+    mask = [[[int(tile < image.num_tiles) for tile in range(MAX_NUM_TILES)]] for image in prepared]
+    return {
+        "pixel_values": torch.from_numpy(np.stack([image.pixel_values for image in prepared])[:, None]),
+        "aspect_ratio_ids": torch.tensor([[image.aspect_ratio_id] for image in prepared]),
+        "aspect_ratio_mask": torch.tensor(mask),
+    }
+
+
+def make_images(scenes: Sequence[Scene]) -> Images:
+    """The scenes' pictures with their labels."""
+    labels = [patch_labels(scene) for scene in scenes]
+    places, objects = (torch.from_numpy(np.stack(part)) for part in zip(*labels, strict=True))
+    return Images(preprocess(scenes), places, objects)
 
 
 def cross_attention_mask(
@@ -124,21 +190,52 @@ def cross_attention_mask(
     return tiles * seen[None, :, None, None]
 
 
-def patch_labels(scene: Scene) -> np.ndarray:
-    """int64, shape = (tiles * (patches + 1), 4); see Batch. Class tokens and unused tiles are labelled as empty."""
-    labels = np.zeros((MAX_NUM_TILES, PATCHES_PER_SIDE**2 + 1, 4), np.int64)
-    canvas_height, canvas_width = get_optimal_tiled_canvas(scene.height, scene.width, MAX_NUM_TILES, TILE_SIZE)
-    height, width = get_image_size_fit_to_canvas(scene.height, scene.width, canvas_height, canvas_width, TILE_SIZE)
-    columns = canvas_width // TILE_SIZE
-    for place, item in enumerate(scene.left_to_right, 1):
-        column = int(item.x * width / scene.width / PATCH_SIZE)
-        row = int(item.y * height / scene.height / PATCH_SIZE)
+def object_patches(scene: Scene) -> list[tuple[int, list[int]]]:
+    """For each object from left to right: the token of the patch with its centre, and of all it covers.
+
+    Tokens count through the tiles, each with its class token first.
+    """
+    rows, columns = best_arrangement(scene.height, scene.width, TILE_SIZE, ASPECT_RATIOS)
+    height, width = fitted_size(scene.height, scene.width, rows * TILE_SIZE, columns * TILE_SIZE, TILE_SIZE)
+    across, down = width / scene.width / PATCH_SIZE, height / scene.height / PATCH_SIZE
+
+    def token(row: int, column: int) -> int:
         tile = row // PATCHES_PER_SIDE * columns + column // PATCHES_PER_SIDE
         patch = row % PATCHES_PER_SIDE * PATCHES_PER_SIDE + column % PATCHES_PER_SIDE
-        labels[tile, patch + 1] = (
-            place,
-            list(COLOURS).index(item.colour),
-            SHAPES.index(item.shape),
-            SIZES.index(item.size),
-        )
-    return labels.reshape(-1, 4)
+        return tile * (PATCHES_PER_SIDE**2 + 1) + patch + 1
+
+    found: list[tuple[int, list[int]]] = []
+    for item in scene.left_to_right:
+        centre = token(int(item.y * down), int(item.x * across))
+        covered = {centre: 1.0}
+        spans = [
+            _overlaps((at - item.radius) * scale, (at + item.radius) * scale, side * PATCHES_PER_SIDE)
+            for at, scale, side in ((item.y, down, rows), (item.x, across, columns))
+        ]
+        for row, tall in spans[0]:
+            for column, wide in spans[1]:
+                if tall * wide >= _COVERED:
+                    covered[token(row, column)] = tall * wide
+        found.append((centre, list(covered)))
+    return found
+
+
+def _overlaps(start: float, end: float, number: int) -> list[tuple[int, float]]:
+    """(patch, covered share) along one axis, all in patches."""
+    first, last = max(0, int(start)), min(number - 1, int(end))
+    return [(patch, min(end, patch + 1) - max(start, patch)) for patch in range(first, last + 1)]
+
+
+def patch_labels(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+    """int64, two of shape = (tiles * (patches + 1), 3); see Images. Class tokens and unused tiles count as empty."""
+    tokens = MAX_NUM_TILES * (PATCHES_PER_SIDE**2 + 1)
+    places, objects = np.zeros((tokens, 3), np.int64), np.full((tokens, 3), IGNORE, np.int64)
+    centres: list[tuple[int, list[int]]] = []
+    for place, (item, (centre, covered)) in enumerate(zip(scene.left_to_right, object_patches(scene), strict=True), 1):
+        labels = [list(COLOURS).index(item.colour), SHAPES.index(item.shape), SIZES.index(item.size)]
+        objects[covered] = labels
+        centres.append((centre, labels))
+        places[centre] = (place, *scene.cell(item))
+    for centre, labels in centres:  # last, lest a neighbour's edge has overwritten it
+        objects[centre] = labels
+    return places, objects

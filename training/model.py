@@ -14,29 +14,31 @@ import torch
 from transformers import GenerationConfig, MllamaConfig, MllamaForConditionalGeneration
 from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
 
+from cotcli.image.prepare import ImagePreprocessing
 from training.tokenizer import VOCAB_SIZE
 
-TILE_SIZE = 48
-PATCH_SIZE = 12
-PATCHES_PER_SIDE = TILE_SIZE // PATCH_SIZE
+TILE_SIZE = 64
+PATCH_SIZE = 16
+PATCHES_PER_SIDE = TILE_SIZE // PATCH_SIZE  # 16 patches a tile and the class token
 MAX_NUM_TILES = 4
 ASPECT_RATIOS = ((1, 1), (1, 2), (1, 3), (1, 4), (2, 1), (2, 2), (3, 1), (4, 1))
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
-_WIDTH = 256
+WIDTH = 256
+PREPROCESSING = ImagePreprocessing(TILE_SIZE, MAX_NUM_TILES, IMAGE_MEAN, IMAGE_STD, 1 / 255, ASPECT_RATIOS)
 
 
-def make_config(bos_id: int, eot_id: int, pad_id: int) -> MllamaConfig:
-    """The configuration of the bundled model."""
+def make_config(bos_id: int, eot_id: int, pad_id: int, text_width: int = WIDTH, text_ffn: int = 512) -> MllamaConfig:
+    """The configuration of the bundled model; a wider language side is for comparisons."""
     return MllamaConfig(
         vision_config={
-            "hidden_size": _WIDTH,
+            "hidden_size": WIDTH,
             "intermediate_size": 512,
             "attention_heads": 4,
             "num_hidden_layers": 3,
             "num_global_layers": 1,
             "intermediate_layers_indices": [0, 1],
-            "vision_output_dim": 3 * _WIDTH,
+            "vision_output_dim": 3 * WIDTH,
             "image_size": TILE_SIZE,
             "patch_size": PATCH_SIZE,
             "max_num_tiles": MAX_NUM_TILES,
@@ -45,8 +47,8 @@ def make_config(bos_id: int, eot_id: int, pad_id: int) -> MllamaConfig:
         },
         text_config={
             "vocab_size": VOCAB_SIZE,
-            "hidden_size": _WIDTH,
-            "intermediate_size": 512,
+            "hidden_size": text_width,
+            "intermediate_size": text_ffn,
             "num_hidden_layers": 6,
             "cross_attention_layers": [1, 3],
             "num_attention_heads": 4,
@@ -76,6 +78,7 @@ def make_model(config: MllamaConfig) -> MllamaForConditionalGeneration:
         vision = model.model.vision_model
         table = _canvas_positions()
         vision.gated_positional_embedding.tile_embedding.weight.copy_(table.reshape(len(ASPECT_RATIOS) + 1, -1))
+        vision.patch_embedding.weight.copy_(_cosine_patches())
     return model
 
 
@@ -84,8 +87,8 @@ def _canvas_positions(amplitude: float = 0.6) -> torch.Tensor:
 
     A start that gives the same code to the same place whatever the tile layout; training is free to change it.
     """
-    table = torch.zeros(len(ASPECT_RATIOS) + 1, MAX_NUM_TILES, PATCHES_PER_SIDE**2 + 1, _WIDTH)
-    quarter = _WIDTH // 4
+    table = torch.zeros(len(ASPECT_RATIOS) + 1, MAX_NUM_TILES, PATCHES_PER_SIDE**2 + 1, WIDTH)
+    quarter = WIDTH // 4
     rates = torch.exp(torch.linspace(math.log(0.1), math.log(2.5), quarter))
     for ratio_id, (rows, columns) in enumerate(ASPECT_RATIOS, 1):
         for tile in range(rows * columns):
@@ -95,6 +98,25 @@ def _canvas_positions(amplitude: float = 0.6) -> torch.Tensor:
                 parts = [(x * rates).sin(), (x * rates).cos(), (y * rates).sin(), (y * rates).cos()]
                 table[ratio_id, tile, patch + 1] = torch.cat(parts) * amplitude
     return table
+
+
+def _cosine_patches(amplitude: float = 1.0) -> torch.Tensor:
+    """The patch embedding's start: a cosine transform of brightness and two colour differences, low frequencies
+    first, higher ones amplified as they are rarer in pictures; shape = (width, 3, PATCH_SIZE, PATCH_SIZE).
+    """
+    steps = (torch.arange(PATCH_SIZE) + 0.5) * math.pi / PATCH_SIZE
+    waves = torch.stack([(steps * k).cos() * math.sqrt((2 if k else 1) / PATCH_SIZE) for k in range(PATCH_SIZE)])
+    axes = torch.tensor([[1.0, 1.0, 1.0], [1.0, -1.0, 0.0], [0.5, 0.5, -1.0]])
+    axes = axes / axes.norm(dim=1, keepdim=True)
+    order = sorted(
+        ((u, v, c) for u in range(PATCH_SIZE) for v in range(PATCH_SIZE) for c in range(3)),
+        key=lambda uvc: math.hypot(uvc[0], uvc[1]) + (2.0 if uvc[2] else 0.0),
+    )[:WIDTH]
+    filters = [
+        axes[c][:, None, None] * torch.outer(waves[v], waves[u]) * amplitude * (1 + math.hypot(u, v)) / PATCH_SIZE * 2
+        for u, v, c in order
+    ]
+    return torch.stack(filters)
 
 
 def make_image_processor() -> MllamaImageProcessorPil:

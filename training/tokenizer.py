@@ -11,15 +11,16 @@ import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from cotcli.shapes.answers import make_answer
 from cotcli.shapes.questions import make_question
-from cotcli.shapes.scenes import COLOURS, SHAPES, SIZES, TRAIN_SEED_BITS, make_scene
+from cotcli.shapes.scenes import TRAIN_SEED_BITS, make_scene
+from training.tell import Told
 
 VOCAB_SIZE = 640
 _NUM_SPECIAL = 16
-SEEN_WEIGHT, DECIDED_WEIGHT = 2.0, 6.0
 BOS, END_OF_TEXT, PAD = "<|begin_of_text|>", "<|end_of_text|>", "<|finetune_right_pad_id|>"
 START_HEADER, END_HEADER = "<|start_header_id|>", "<|end_header_id|>"
 EOM, EOT, PYTHON, IMAGE = "<|eom_id|>", "<|eot_id|>", "<|python_tag|>", "<|image|>"
@@ -122,31 +123,23 @@ class PromptEncoder:
         self._before = [special[BOS], start, *self._ids("user"), end, *break_ids, special[IMAGE]]
         self._after = [self.eot_id, start, *self._ids("assistant"), end, *break_ids]
         self.image_position = len(self._before) - 1
-        self._reasoning = self._ids("<REASONING>")[0]
-        names = [word for words in (SIZES, COLOURS, SHAPES) for word in words]
-        self._seen = {self._ids(f" {name}")[0] for name in names}
-        remarks = (" yes", " no", " out", " stays", " more", " fewer", *"0123456")
-        self._decided = {self._ids(text)[0] for text in remarks}
 
     def prompt(self, question: str) -> list[int]:
         """The ids of the whole prompt, up to where the answer begins."""
         return [*self._before, *self._ids(question), *self._after]
 
-    def answer(self, text: str) -> list[int]:
-        """The ids of an answer with the end-of-turn token."""
-        return [*self._ids(text), self.eot_id]
-
-    def weights(self, answer: list[int]) -> list[float]:
-        """How much each answer token counts in the loss: what is seen and decided, above mere wording."""
-        weights: list[float] = []
-        reasoning = False
-        for token in answer:
-            reasoning |= token == self._reasoning
-            if not reasoning:
-                weights.append(SEEN_WEIGHT if token in self._seen else 1.0)
-            else:
-                weights.append(DECIDED_WEIGHT if token in self._decided else 1.0)
-        return weights
+    def answer(self, told: Told) -> tuple[list[int], list[float]]:
+        """The ids of an answer with the end-of-turn token, and how much each counts in the loss."""
+        encoding = self._plain.encode(told.text, add_special_tokens=False)
+        weight_of = np.ones(len(told.text), np.float32)
+        for start, end, weight in told.spans:
+            weight_of[start:end] = weight
+        weights = [float(weight_of[start:end].max(initial=1.0)) for start, end in encoding.offsets]
+        weights = [
+            weight if weight_of[start:end].all() else 0.0
+            for weight, (start, end) in zip(weights, encoding.offsets, strict=True)
+        ]
+        return [*encoding.ids, self.eot_id], [*weights, 1.0]
 
     def _ids(self, text: str) -> list[int]:
         return list(self._plain.encode(text, add_special_tokens=False).ids)

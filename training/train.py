@@ -26,9 +26,9 @@ from torch.multiprocessing.spawn import spawn
 from tqdm import tqdm
 from transformers import MllamaForConditionalGeneration
 
+from cotcli.shapes.scenes import COLOURS, MAX_OBJECTS, SHAPES, SIZES
 from training.batches import IGNORE, Batch, Batcher
 from training.model import make_config, make_generation_config, make_image_processor, make_model, project
-from cotcli.shapes.scenes import COLOURS, MAX_OBJECTS, SHAPES, SIZES
 from training.tokenizer import (
     BOS,
     END_OF_TEXT,

@@ -64,9 +64,12 @@ def make_stages(seen: Sequence[Seen], question: Question, rng: random.Random) ->
 
 def make_answer(seen: Sequence[Seen], question: Question, rng: random.Random) -> str:
     """The staged answer, in LLaVA-CoT's tags."""
-    return "\n\n".join(
-        f"<{tag}>{text}</{tag}>" for tag, text in zip(STAGES, make_stages(seen, question, rng), strict=True)
-    )
+    return join_stages(make_stages(seen, question, rng))
+
+
+def join_stages(stages: Sequence[str]) -> str:
+    """The stages in their tags, as LLaVA-CoT writes them."""
+    return "\n\n".join(f"<{tag}>{text}</{tag}>" for tag, text in zip(STAGES, stages, strict=True))
 
 
 def split_stages(answer: str) -> tuple[str, str, str, str] | None:

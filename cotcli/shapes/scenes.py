@@ -44,22 +44,23 @@ HELD_OUT_SEED = 1 << 50  # evaluation seeds start here, so that no held-out scen
 _RADII = {"small": (0.067, 0.075), "big": (0.113, 0.125)}
 _MIN_STEP_X = 0.05  # centres differ at least this much in x, so that "left to right" is one order and not several
 _GAP = 0.015
-# (width / height, most objects that fit with that step in x, weight): with the thumbnails, every tile layout occurs.
+# (width / height, most objects, how much larger they are, weight): with the thumbnails, every tile layout occurs. A 2:1
+# picture fills two tiles only, so its objects are drawn larger: their centres stay a patch apart.
 _ASPECTS = (
-    (1.0, 9, 10),
-    (4 / 3, 9, 4),
-    (3 / 4, 9, 3),
-    (1.55, 9, 2),
-    (2.0, 6, 2),
-    (1 / 2, 4, 2),
-    (2.8, 6, 1),
-    (1 / 2.8, 3, 1),
-    (4.0, 6, 1),
-    (1 / 4, 3, 1),
+    (1.0, 9, 1.0, 10),
+    (4 / 3, 9, 1.0, 4),
+    (3 / 4, 9, 1.0, 3),
+    (1.55, 9, 1.0, 2),
+    (2.0, 6, 1.25, 2),
+    (1 / 2, 4, 1.25, 2),
+    (2.8, 6, 1.0, 1),
+    (1 / 2.8, 3, 1.0, 1),
+    (4.0, 6, 1.0, 1),
+    (1 / 4, 3, 1.0, 1),
 )
-_THUMBNAIL_SHARE = 0.05  # pictures no larger than one tile, with fewer and relatively larger objects
-_THUMBNAIL = (48, 62)
-_THUMBNAIL_RADII = 1.6
+_THUMBNAIL_SHARE = 0.05  # pictures no larger than one tile
+_THUMBNAIL = (48, 62)  # pixels a side
+_THUMBNAIL_OBJECTS, _THUMBNAIL_ENLARGED = 3, 1.9
 _OBJECT_WEIGHTS = (2, 3, 4, 5, 5, 4, 3, 2, 2)
 _STAR = [  # five points from the top on, within the unit circle; the inner corners at 0.42 of the radius
     (math.sin(k * math.pi / 5) * reach, -math.cos(k * math.pi / 5) * reach)
@@ -154,12 +155,12 @@ def make_scene(seed: int, max_objects: int = MAX_OBJECTS) -> Scene:
     rng = random.Random(f"scene {seed}")
     if rng.random() < _THUMBNAIL_SHARE:
         width, height = (rng.randint(*_THUMBNAIL) for _ in range(2))
-        most, enlarged = 4, _THUMBNAIL_RADII
+        most, enlarged = _THUMBNAIL_OBJECTS, _THUMBNAIL_ENLARGED
     else:
-        aspect, most, _ = rng.choices(_ASPECTS, [weight for *_, weight in _ASPECTS])[0]
+        aspect, most, enlarged, _ = rng.choices(_ASPECTS, [weight for *_, weight in _ASPECTS])[0]
         aspect *= rng.uniform(0.96, 1.04)
         scale = rng.uniform(160, 340)
-        width, height, enlarged = round(scale * math.sqrt(aspect)), round(scale / math.sqrt(aspect)), 1.0
+        width, height = round(scale * math.sqrt(aspect)), round(scale / math.sqrt(aspect))
     most = min(most, max_objects)
     count = rng.choices(range(1, most + 1), _OBJECT_WEIGHTS[:most])[0]
     background = _make_background(rng)
@@ -176,9 +177,7 @@ def _make_background(rng: random.Random) -> Background:
     return Background(kind, first, second, rng.uniform(0, 2 * math.pi), rng.uniform(3, 12))
 
 
-def _place(
-    rng: random.Random, count: int, width: int, height: int, enlarged: float
-) -> tuple[SceneObject, ...] | None:
+def _place(rng: random.Random, count: int, width: int, height: int, enlarged: float) -> tuple[SceneObject, ...] | None:
     """`count` objects without overlap, or None when the random order of placing left no room."""
     unit = math.sqrt(width * height)
     placed: list[SceneObject] = []
