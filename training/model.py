@@ -72,7 +72,7 @@ def make_model(config: MllamaConfig) -> MllamaForConditionalGeneration:
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if name.endswith(("gate", "gate_attn", "gate_ffn")):
-                weight.fill_(0.7)
+                weight.fill_(0.3 if "cross_attn" in name else 0.7)
             elif name.endswith(("o_proj.weight", "down_proj.weight", "fc2.weight")):
                 weight.mul_(residual_scale)
         vision = model.model.vision_model

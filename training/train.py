@@ -1,10 +1,11 @@
-"""Step 6: train the bundled model, from nothing to a checkpoint, with one seeded command.
+"""Step 7: train the bundled model, from nothing to a checkpoint, with one seeded command.
 
-    python -m training.train --out DIR --seed 0 --minutes 90
+    python -m training.train --out DIR --seed 0
 
-Knows the two phases, the losses and the schedule. First the vision tower alone learns, from dense labels, what lies
-where; then the whole model learns to answer, while the dense labels stay as a small second loss. The head that reads
-those labels is thrown away. Stopped at any time, the same command goes on from the last saved state.
+Knows the phases, the losses and the schedule. The vision tower alone learns, from dense labels, what lies where; the
+language side alone learns, from captions it is given, to reason about them; then the whole learns to answer, while the
+dense labels stay as a small second loss. The head that reads those labels is thrown away. Stopped at any time, the
+same command goes on from the last saved state.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import sys
 import tempfile
 import time
 from collections import deque
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +29,11 @@ from torch.multiprocessing.spawn import spawn
 from tqdm import tqdm
 from transformers import MllamaForConditionalGeneration
 
-from cotcli.shapes.scenes import COLOURS, MAX_OBJECTS, SHAPES, SIZES
-from training.batches import IGNORE, Batch, Batcher
-from training.model import make_config, make_generation_config, make_image_processor, make_model, project
+from cotcli.shapes.scenes import COLOURS, GRID, MAX_OBJECTS, SHAPES, SIZES
+from training.batches import IGNORE, Batch, Batcher, BatchOptions, Images, Texts
+from training.model import WIDTH, make_config, make_generation_config, make_image_processor, make_model, project
+from training.optimizer import make_optimizers
+from training.tell import DECIDED_WEIGHT
 from training.tokenizer import (
     BOS,
     END_OF_TEXT,
@@ -42,279 +47,324 @@ from training.tokenizer import (
     train_tokenizer,
 )
 
-_HEAD_SIZES = (MAX_OBJECTS + 1, len(COLOURS), len(SHAPES), len(SIZES))
+_PLACES = (MAX_OBJECTS + 1, GRID, GRID)
+_OBJECTS = (len(COLOURS), len(SHAPES), len(SIZES))
+_LOG_EVERY = 20
 
 
 @dataclass(frozen=True)
 class Options:
-    """Everything that decides a run. `minutes` or `steps` ends it; steps make it repeatable bit for bit in schedule."""
+    """Everything that decides a run; the same options, on the same number of workers, repeat it."""
 
     seed: int = 0
-    minutes: float | None = None
-    steps: int | None = None
-    pictures: int = 24
-    questions: int = 1
-    vision_share: float = 0.34
-    vision_pictures: int = 32
-    learning_rate: float = 1e-3
-    vision_rate: float = 0.35  # the vision tower's share of the rate in the second phase; a full one undoes the first
-    patch_loss: float = 0.5
+    vision_steps: int = 1800
+    language_steps: int = 1000
+    joint_steps: int = 2600
+    rate: float = 2.5e-3
+    vision_share: float = 0.3  # the vision tower's share of the rate in the joint phase; a full one undoes the first
+    language_share: float = 0.7
+    patch_loss: float = 0.3
     workers: int = 2
-    log_every: int = 20
+    device: str = "cpu"
     save_minutes: float = 4.0
 
 
-@dataclass
-class Progress:
-    """Where a run stands; saved with every checkpoint."""
+@dataclass(frozen=True)
+class Phase:
+    """`share` gives a parameter's share of the rate by its name, 0 for one that this phase leaves alone."""
 
-    step: int = 0
-    elapsed: float = 0.0  # seconds, over all sittings
+    name: str
+    steps: int
+    batches: BatchOptions
+    share: Callable[[str], float]
+
+
+def sees(name: str) -> bool:
+    """Whether the parameter is the vision tower's, the projector's or the head's."""
+    return "vision_model" in name or "multi_modal_projector" in name or name.startswith("head.")
+
+
+def joins(name: str) -> bool:
+    """Whether the parameter belongs to a cross-attention layer, which only pictures train."""
+    return ".layers.1." in name or ".layers.3." in name
+
+
+def phases(options: Options) -> tuple[Phase, Phase, Phase]:
+    """Seeing alone, telling alone, both."""
+
+    def joint_share(name: str) -> float:
+        return options.vision_share if sees(name) else 1.0 if joins(name) else options.language_share
+
+    return (
+        Phase("vision", options.vision_steps, BatchOptions(32, tells=False), lambda name: float(sees(name))),
+        Phase(
+            "language",
+            options.language_steps,
+            BatchOptions(28, sees=False),
+            lambda name: float(not sees(name) and not joins(name)),
+        ),
+        Phase("joint", options.joint_steps, BatchOptions(16, questions=2), joint_share),
+    )
 
 
 class PatchHead(nn.Module):
-    """Reads place, colour, shape and size off each projected vision state; needed in training only."""
+    """Reads place, square, colour, shape and size off each projected vision state; needed in training only."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.read = nn.Linear(width, sum(_HEAD_SIZES))
+        self.read = nn.Linear(width, sum(_PLACES) + sum(_OBJECTS))
 
-    def forward(self, states: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """-> (loss, share of objects whose four labels are all read rightly)."""
-        parts = self.read(self.norm(states)).split(_HEAD_SIZES, dim=-1)
-        there = labels[..., 0] > 0
-        loss = nn.functional.cross_entropy(parts[0][~there], labels[..., 0][~there])  # apart: objects are rare
-        right = torch.ones(int(there.sum()), dtype=torch.bool)
-        for part, truth in zip(parts, labels[there].unbind(-1), strict=True):
-            logits = part[there]
-            loss = loss + 0.5 * nn.functional.cross_entropy(logits, truth)
-            right &= logits.argmax(-1) == truth
+    def forward(self, states: torch.Tensor, images: Images) -> tuple[torch.Tensor, torch.Tensor]:
+        """-> (loss, share of objects whose place, colour, shape and size are all read rightly)."""
+        parts = self.read(self.norm(states)).split((*_PLACES, *_OBJECTS), dim=-1)
+        places, objects = images.places, images.objects
+        there, covered = places[..., 0] > 0, objects[..., 0] != IGNORE
+        entropy = nn.functional.cross_entropy
+        loss = entropy(parts[0][~there], places[..., 0][~there])  # apart: objects are rare
+        right = torch.ones(int(there.sum()), dtype=torch.bool, device=states.device)
+        for index, (part, weight) in enumerate(zip(parts[:3], (0.5, 0.25, 0.25), strict=True)):
+            loss = loss + weight * entropy(part[there], places[..., index][there])
+        for index, part in enumerate(parts[3:]):
+            loss = loss + 0.5 * entropy(part[covered], objects[..., index][covered])
+            right &= part[there].argmax(-1) == objects[..., index][there]
+        right &= parts[0][there].argmax(-1) == places[..., 0][there]
         return loss, right.float().mean()
 
 
-class Run:
-    """A training run in a folder: `checkpoint/` is what others use, `state.pt` what the run goes on from."""
+class Learner:
+    """The model, its tokenizer and the head, and what one batch costs."""
 
-    def __init__(self, out: Path, options: Options, rank: int = 0) -> None:
-        self.out, self.options, self.rank = out, options, rank
-        self.progress = Progress()
+    def __init__(self, out: Path, options: Options, text_width: int = WIDTH) -> None:
         torch.manual_seed(options.seed)
-        torch.set_num_threads(1)
-        out.mkdir(parents=True, exist_ok=True)
-        vocabulary = out / "checkpoint" / "tokenizer.json"
-        if vocabulary.exists():
-            self.tokenizer = Tokenizer.from_file(str(vocabulary))
-        else:
-            self.tokenizer = train_tokenizer(sample_texts(6000, options.seed))
+        vocabulary = out / "tokenizer.json"
+        self.tokenizer = (
+            Tokenizer.from_file(str(vocabulary))
+            if vocabulary.exists()
+            else train_tokenizer(sample_texts(6000, options.seed))
+        )
         self.encoder = PromptEncoder(self.tokenizer)
-        self.processor = make_image_processor()
         ids = {name: special_id(self.tokenizer, name) for name in (BOS, END_OF_TEXT, EOM, EOT, PAD)}
-        self.model: MllamaForConditionalGeneration = make_model(make_config(ids[BOS], ids[EOT], ids[PAD]))
+        config = make_config(ids[BOS], ids[EOT], ids[PAD], text_width)
+        self.model: MllamaForConditionalGeneration = make_model(config)
         self.model.generation_config = make_generation_config(
             ids[BOS], [ids[END_OF_TEXT], ids[EOM], ids[EOT]], ids[PAD]
         )
-        self.head = PatchHead(self.model.config.text_config.hidden_size)
-        self.weights = [*self.model.parameters(), *self.head.parameters()]
-        self.optimizer = torch.optim.AdamW(self._groups(), lr=options.learning_rate, betas=(0.9, 0.98))
-        self._bar = tqdm(
-            total=1.0,
-            desc="training",
-            bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}",
-            disable=rank != 0 or not sys.stderr.isatty(),
+        self.head = PatchHead(text_width)
+        self.patch_loss = options.patch_loss
+        self.device = torch.device(options.device)
+        self.model.to(self.device)
+        self.head.to(self.device)
+
+    def named_parameters(self) -> list[tuple[str, nn.Parameter]]:
+        """The model's and the head's, the latter under `head.`."""
+        head = [(f"head.{name}", weight) for name, weight in self.head.named_parameters()]
+        return [*self.model.named_parameters(), *head]
+
+    def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
+        """-> (loss, what to log): `read`, share of objects read rightly by the head; `tell`, the answers' loss;
+        `decided`, share of the tokens that matter most that are right."""
+        total = torch.zeros((), device=self.device)
+        log: dict[str, float] = {}
+        states = None
+        if batch.images is not None:
+            states = project(self.model, batch.images.inputs)
+            patch_loss, read = self.head(states, batch.images)
+            total = total + (patch_loss if batch.texts is None else self.patch_loss * patch_loss)
+            log |= {"patch": patch_loss.item(), "read": read.item()}
+            states = states.repeat_interleave(batch.questions_per_image, 0)
+        if batch.texts is not None:
+            tell_loss, decided = self._tell(batch.texts, states, batch.cross_attention_mask)
+            total = total + tell_loss
+            log |= {"tell": tell_loss.item(), "decided": decided.item()}
+        return total, log
+
+    def _tell(
+        self, texts: Texts, states: torch.Tensor | None, mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        core = self.model.model if states is not None else self.model.model.language_model
+        seen = {} if states is None else {"cross_attention_states": states, "cross_attention_mask": mask}
+        hidden = core(input_ids=texts.input_ids, use_cache=False, **seen).last_hidden_state
+        told = texts.labels != IGNORE
+        logits, truth, weights = self.model.lm_head(hidden[told]), texts.labels[told], texts.weights[told]
+        loss = (nn.functional.cross_entropy(logits, truth, reduction="none") * weights).sum() / weights.sum()
+        matters = weights == DECIDED_WEIGHT
+        return loss, (logits.argmax(-1) == truth)[matters].float().mean()
+
+    def save_checkpoint(self, folder: Path) -> None:
+        """An ordinary transformers checkpoint; files are written aside and moved into place one by one."""
+        partial = folder.with_name(folder.name + ".partial")
+        partial.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.model.save_pretrained(partial)
+        make_image_processor().save_pretrained(partial)
+        save_tokenizer(self.tokenizer, partial)
+        for path in sorted(partial.iterdir()):
+            os.replace(path, folder / path.name)
+        partial.rmdir()
+
+
+class Fit:
+    """One phase's run in a folder: `PHASE.pt` is what it goes on from."""
+
+    def __init__(
+        self, learner: Learner, phase: Phase, out: Path, options: Options, rank: int = 0, workers: int = 1
+    ) -> None:
+        self.learner, self.phase, self.options = learner, phase, options
+        self.rank, self.workers = rank, workers
+        self.path = out / f"{phase.name}.pt"
+        self.named = [(name, weight) for name, weight in learner.named_parameters() if phase.share(name) > 0]
+        self.optimizers = make_optimizers(self.named, options.rate, phase.share)
+        self.step, self.elapsed = 0, 0.0
+        if self.path.exists():
+            state: dict[str, Any] = torch.load(self.path, weights_only=True, map_location=learner.device)
+            load(self.named, state["weights"])
+            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(saved)
+            self.step, self.elapsed = state["step"], state["elapsed"]
+
+    def run(self) -> None:
+        """Runs to the phase's end, logging and saving on the way."""
+        began, saved = time.monotonic() - self.elapsed, time.monotonic()
+        batcher = Batcher(
+            self.learner.encoder,
+            f"{self.options.seed} {self.phase.name}",
+            self.phase.batches,
+            self.rank,
+            self.workers,
         )
-        self._resume()
-
-    def _groups(self) -> list[dict[str, Any]]:
-        """Weights by part (vision: what the dense labels teach) and by whether they decay (2-D, not embeddings)."""
-        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-        named = [*self.model.named_parameters(), *(("head", weight) for weight in self.head.parameters())]
-        for name, weight in named:
-            vision = name == "head" or "vision_model" in name or "projector" in name
-            groups.setdefault((vision, weight.ndim == 2 and "embed" not in name), []).append(weight)
-        return [
-            {"params": weights, "weight_decay": 0.05 if decays else 0.0, "vision": vision}
-            for (vision, decays), weights in sorted(groups.items())
-        ]
-
-    def share(self) -> float:
-        """How much of the run is done, 0 to 1."""
-        if self.options.steps is not None:
-            return min(1.0, self.progress.step / self.options.steps)
-        assert self.options.minutes is not None
-        return min(1.0, self.progress.elapsed / (60 * self.options.minutes))
-
-    def train(self) -> None:
-        """Runs to the end, logging and saving on the way."""
-        options = self.options
-        began = time.monotonic() - self.progress.elapsed
-        saved = time.monotonic()
-        batches, phase_of_batches = None, None
-        recent: deque[tuple[float, ...]] = deque(maxlen=options.log_every)
-        while (share := self._agreed(self.share())) < 1:
-            in_vision_phase = share < options.vision_share
-            if batches is None or in_vision_phase != phase_of_batches:
-                phase_of_batches = in_vision_phase
-                batches = self._batcher(in_vision_phase).stream(self.progress.step)
-            rate = self._set_rate(share)
-            recent.append(self._step(next(batches), in_vision_phase))
-            self.progress.step += 1
-            self.progress.elapsed = time.monotonic() - began
-            if self.rank != 0:
-                continue
-            if self.progress.step % options.log_every == 0:
-                self._log(share, rate, recent)
-            if time.monotonic() - saved > 60 * options.save_minutes:
+        batches = batcher.stream(self.step)
+        recent: deque[dict[str, float]] = deque(maxlen=_LOG_EVERY)
+        bar = tqdm(
+            total=self.phase.steps,
+            initial=self.step,
+            desc=self.phase.name,
+            unit="step",
+            disable=self.rank != 0 or not sys.stderr.isatty(),
+        )
+        while self.step < self.phase.steps:
+            self._set_rate(self.step / self.phase.steps)
+            loss, log = self.learner.loss(next(batches).to(self.learner.device))
+            for optimizer in self.optimizers:
+                optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self._average_gradients()
+            nn.utils.clip_grad_norm_([weight for _, weight in self.named], 1.0)
+            for optimizer in self.optimizers:
+                optimizer.step()
+            self.step += 1
+            self.elapsed = time.monotonic() - began
+            recent.append(log)
+            bar.update()
+            if self.rank == 0 and self.step % _LOG_EVERY == 0:
+                self._log(recent, bar)
+            if self.rank == 0 and time.monotonic() - saved > 60 * self.options.save_minutes:
                 self.save()
                 saved = time.monotonic()
-        if self.rank != 0:
-            return
-        self.save()
-        self._bar.close()
-        print(f"done: {self.progress.step} steps, {self.progress.elapsed / 60:.1f} min, {self.out / 'checkpoint'}")
+        bar.close()
+        if self.rank == 0:
+            self.save()
 
-    def _batcher(self, in_vision_phase: bool) -> Batcher:
-        options = self.options
-        pictures, questions = (options.vision_pictures, 1) if in_vision_phase else (options.pictures, options.questions)
-        return Batcher(self.processor, self.encoder, options.seed, pictures, questions, self.rank, options.workers)
-
-    def _agreed(self, share: float) -> float:
-        """The first worker's share: clocks differ, and all must switch phase and stop at the same step."""
-        if self.options.workers == 1:
-            return share
-        told = torch.tensor(share, dtype=torch.float64)
-        distributed.broadcast(told, 0)
-        return float(told)
+    def _set_rate(self, share: float) -> None:
+        """A warmup, a long flat stretch and a straight fall to nothing."""
+        rate = self.options.rate * min(1.0, (share + 1e-3) / 0.02, (1 - share) / 0.4)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group["share"]
 
     def _average_gradients(self) -> None:
         """One exchange a step, so that a worker held up by other programs costs its own time only once."""
-        if self.options.workers == 1:
+        if self.workers == 1:
             return
-        gradients = [weight.grad for weight in self.weights if weight.grad is not None]
+        gradients = [weight.grad for _, weight in self.named if weight.grad is not None]
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         distributed.all_reduce(flat)
-        flat /= self.options.workers
+        flat /= self.workers
         for gradient, part in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
             gradient.copy_(part.view_as(gradient))
 
-    def _set_rate(self, share: float) -> float:
-        """Warmup, a long high stretch and a fall at the end, once for each phase; to zero in the second."""
-        options = self.options
-        if share < options.vision_share:
-            inside, floor = share / options.vision_share, 0.3
+    def _log(self, recent: deque[dict[str, float]], bar: tqdm[Any]) -> None:
+        means = "  ".join(f"{key} {sum(log[key] for log in recent) / len(recent):.4f}" for key in recent[0])
+        if bar.disable:
+            print(f"{self.phase.name} {self.step:6d}  {self.elapsed / 60:6.1f} min  {means}", flush=True)
         else:
-            inside, floor = (share - options.vision_share) / (1 - options.vision_share), 0.0
-        shape = min(1.0, inside / 0.03) * (1 - (1 - floor) * inside**3)
-        rate = options.learning_rate * max(shape, 1e-3)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * (options.vision_rate if group["vision"] and share >= options.vision_share else 1.0)
-        return rate
-
-    def _step(self, batch: Batch, in_vision_phase: bool) -> tuple[float, ...]:
-        """-> answer loss, patch loss, share of patches read rightly, share of answer tokens right, answer tokens."""
-        states = project(self.model, batch.images)
-        patch_loss, read = self.head(states, batch.patch_labels)
-        answer_loss, right, tokens = torch.zeros(()), torch.zeros(()), 0
-        if in_vision_phase:
-            loss = patch_loss
-        else:
-            hidden = self.model.model(
-                input_ids=batch.input_ids,
-                cross_attention_states=states.repeat_interleave(batch.questions_per_image, 0),
-                cross_attention_mask=batch.cross_attention_mask,
-                use_cache=False,
-            ).last_hidden_state
-            told = batch.labels != IGNORE
-            logits, truth = self.model.lm_head(hidden[told]), batch.labels[told]
-            weights = batch.weights[told]
-            answer_loss = (nn.functional.cross_entropy(logits, truth, reduction="none") * weights).sum() / weights.sum()
-            right = (logits.argmax(-1) == truth).float().mean()
-            tokens = truth.numel()
-            loss = answer_loss + self.options.patch_loss * patch_loss
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self._average_gradients()
-        nn.utils.clip_grad_norm_(self.weights, 1.0)
-        self.optimizer.step()
-        return answer_loss.item(), patch_loss.item(), read.item(), right.item(), float(tokens)
-
-    def _log(self, share: float, rate: float, recent: deque[tuple[float, ...]]) -> None:
-        answer, patch, read, right, _ = (sum(column) / len(recent) for column in zip(*recent, strict=True))
-        line = (
-            f"{self.progress.step:6d}  {share:6.1%}  {self.progress.elapsed / 60:5.1f} min  lr {rate:.1e}  "
-            f"answer {answer:.4f}  right {right:.4f}  patch {patch:.4f}  read {read:.3f}"
-        )
-        if self._bar.disable:
-            print(line, flush=True)
-        else:
-            self._bar.n = share
-            self._bar.set_postfix_str(line)
+            bar.set_postfix_str(means)
 
     def save(self) -> None:
-        """Writes the checkpoint folder and the state, each whole or not at all."""
-        save_checkpoint(self.model, self.tokenizer, self.processor, self.out / "checkpoint")
+        """Writes the state, whole or not at all."""
         state = {
-            "model": self.model.state_dict(),
-            "head": self.head.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "progress": asdict(self.progress),
+            "weights": {name: weight.detach() for name, weight in self.named},
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "step": self.step,
+            "elapsed": self.elapsed,
         }
-        partial = self.out / "state.pt.partial"
+        partial = self.path.with_suffix(".partial")
         torch.save(state, partial)
-        os.replace(partial, self.out / "state.pt")
-
-    def _resume(self) -> None:
-        path = self.out / "state.pt"
-        if not path.exists():
-            return
-        state: dict[str, Any] = torch.load(path, weights_only=True)
-        self.model.load_state_dict(state["model"])
-        self.head.load_state_dict(state["head"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.progress = Progress(**state["progress"])
+        os.replace(partial, self.path)
 
 
-def save_checkpoint(model: Any, tokenizer: Any, processor: Any, folder: Path) -> None:
-    """An ordinary transformers checkpoint; files are written aside and moved into place one by one."""
-    partial = folder.with_name(folder.name + ".partial")
-    partial.mkdir(parents=True, exist_ok=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(partial)
-    processor.save_pretrained(partial)
-    save_tokenizer(tokenizer, partial)
-    for path in sorted(partial.iterdir()):
-        os.replace(path, folder / path.name)
-    partial.rmdir()
-
-
-def _work(rank: int, out: Path, options: Options, meeting: str) -> None:
-    distributed.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=options.workers)
-    Run(out, options, rank).train()
-    distributed.destroy_process_group()
+def load(named: list[tuple[str, nn.Parameter]], weights: dict[str, torch.Tensor]) -> None:
+    """Copies the weights of these names."""
+    with torch.no_grad():
+        for name, weight in named:
+            if name in weights:
+                weight.copy_(weights[name])
 
 
 def train(out: Path, options: Options) -> None:
-    """Trains in this process, or in `options.workers` processes of one thread each that average their gradients."""
+    """All phases, in this process or in `options.workers` processes of one thread each.
+
+    With several processes seeing and telling are learned at the same time, each in one of them; in the joint phase
+    they share every batch and average their gradients.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    if not (out / "tokenizer.json").exists():
+        train_tokenizer(sample_texts(6000, options.seed)).save(str(out / "tokenizer.json"))
     if options.workers == 1:
-        Run(out, options).train()
+        _work(0, out, options, "")
         return
     with tempfile.TemporaryDirectory() as folder:
-        meeting = str(Path(folder) / "meeting")
-        spawn(_work, (out, options, meeting), nprocs=options.workers)  # type: ignore[no-untyped-call]
+        spawn(_work, (out, options, str(Path(folder) / "meeting")), nprocs=options.workers)  # type: ignore[no-untyped-call]
+
+
+def _work(rank: int, out: Path, options: Options, meeting: str) -> None:
+    if options.workers > 1:
+        torch.set_num_threads(1)
+        distributed.init_process_group(
+            "gloo", f"file://{meeting}", timeout=timedelta(days=2), rank=rank, world_size=options.workers
+        )
+    learner = Learner(out, options)
+    *alone, joint = phases(options)
+    for index, phase in enumerate(alone):
+        if index % options.workers == rank:
+            Fit(learner, phase, out, options).run()
+    if options.workers > 1:
+        distributed.barrier()
+    if not (out / "joint.pt").exists():
+        for phase in alone:
+            state = torch.load(out / f"{phase.name}.pt", weights_only=True, map_location=learner.device)
+            load(learner.named_parameters(), state["weights"])
+    fit = Fit(learner, joint, out, options, rank, options.workers)
+    fit.run()
+    if rank == 0:
+        learner.save_checkpoint(out / "checkpoint")
+        print(f"done after {fit.elapsed / 60:.1f} minutes of the joint phase: {out / 'checkpoint'}")
+    if options.workers > 1:
+        distributed.destroy_process_group()
 
 
 def main() -> None:
     """The command line."""
+    options = Options()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; continued if it holds one")
-    parser.add_argument("--seed", type=int, default=Options.seed)
-    parser.add_argument("--workers", type=int, default=Options.workers, help="processes of one thread each")
-    parser.add_argument("--learning-rate", type=float, default=Options.learning_rate)
-    length = parser.add_mutually_exclusive_group(required=True)
-    length.add_argument("--minutes", type=float, help="train for so long")
-    length.add_argument("--steps", type=int, help="train so many steps")
+    parser.add_argument("--seed", type=int, default=options.seed)
+    parser.add_argument("--workers", type=int, default=options.workers, help="processes of one thread each; 1 on a GPU")
+    parser.add_argument("--device", default=options.device, help="cpu or cuda")
+    for phase in phases(options):
+        parser.add_argument(f"--{phase.name}-steps", type=int, default=phase.steps)
     given = vars(parser.parse_args())
-    train(given.pop("out"), Options(**given))
+    train(given.pop("out"), replace(options, **given))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,50 @@
+"""Step 4: the four stages -> what the model is taught to say, with the weight of every part of it.
+
+Knows the arms of the comparison (staged, untagged, direct) and which words are seen or decided rather than mere
+wording. Knows nothing about tokens.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cotcli.shapes.answers import STAGES, join_stages
+from cotcli.shapes.scenes import COLOURS, SHAPES, SIZES
+
+FORMS = ("staged", "untagged", "direct")
+SEEN_WEIGHT, DECIDED_WEIGHT = 2.0, 3.0
+_SEEN = re.compile(rf"\b(?:{'|'.join((*SIZES, *COLOURS, *SHAPES, '[A-H][1-8]'))})\b")
+_DECIDED = re.compile(r"\b(?:yes|no|more|fewer|before|after|same|[0-9]+|[A-H][1-8]?)\b")
+
+
+@dataclass(frozen=True)
+class Told:
+    """`spans` are (first character, one past the last, weight); characters outside them weigh 1."""
+
+    text: str
+    spans: tuple[tuple[int, int, float], ...]
+
+
+def tell(stages: Sequence[str], form: str = "staged", blind: bool = False) -> Told:
+    """The answer in one of the `FORMS`: with LLaVA-CoT's tags, as paragraphs without tags, or the conclusion alone.
+
+    `blind`: what only a picture can tell (the objects of the caption, and how many they are) weighs nothing.
+    """
+    summary, caption, reasoning, conclusion = stages
+    if form == "direct":
+        return Told(conclusion, ((0, len(conclusion), DECIDED_WEIGHT),))
+    text = join_stages(stages) if form == "staged" else "\n\n".join(stages)
+    tag = f"<{STAGES[1]}>" if form == "staged" else ""
+    spans: list[tuple[int, int, float]] = []
+    start = text.index(tag + caption, len(summary)) + len(tag)
+    if blind:
+        spans.append((start + caption.index("\n") + 1, start + len(caption) + 2, 0.0))
+    else:
+        spans += [(start + m.start(), start + m.end(), SEEN_WEIGHT) for m in _SEEN.finditer(caption)]
+    start = text.index(reasoning, start + len(caption))
+    spans += [(start + m.start(), start + m.end(), DECIDED_WEIGHT) for m in _DECIDED.finditer(reasoning)]
+    start = text.index(conclusion, start + len(reasoning))
+    spans.append((start, start + len(conclusion), DECIDED_WEIGHT))
+    return Told(text, tuple(spans))
