@@ -17,7 +17,7 @@ from cotcli.image.decode import LoadedImage
 from cotcli.image.prepare import best_arrangement, fitted_size, prepare_image
 from cotcli.shapes.answers import make_stages
 from cotcli.shapes.questions import Question, make_questions
-from cotcli.shapes.scenes import COLOURS, MAX_OBJECTS, SHAPES, SIZES, TRAIN_SEED_BITS, Scene, draw, make_scene
+from cotcli.shapes.scenes import COLOURS, SHAPES, SIZES, TRAIN_SEED_BITS, Scene, draw, make_scene
 from training.model import ASPECT_RATIOS, MAX_NUM_TILES, PATCH_SIZE, PATCHES_PER_SIDE, PREPROCESSING, TILE_SIZE
 from training.tell import tell
 from training.tokenizer import PromptEncoder
@@ -66,6 +66,7 @@ class Batch:
     texts: Texts | None
     cross_attention_mask: torch.Tensor | None
     questions_per_image: int
+    scene_seeds: tuple[int, ...]
 
     def to(self, device: torch.device) -> Batch:
         """The batch on another device."""
@@ -86,7 +87,7 @@ def _moved(part: object, device: torch.device) -> object:
 class BatchOptions:
     """`pictures` a step over all workers, with `questions` each; `sees`: with pictures, `tells`: with texts.
 
-    `form` is one of tell.FORMS.
+    `form` is one of tell.FORMS; `blind` is tell's. `scenes`: how many different ones there are, None for no end.
     """
 
     pictures: int
@@ -94,7 +95,8 @@ class BatchOptions:
     sees: bool = True
     tells: bool = True
     form: str = "staged"
-    max_objects: int = MAX_OBJECTS
+    blind: bool = False
+    scenes: int | None = None
 
 
 class Batcher:
@@ -113,7 +115,9 @@ class Batcher:
         while True:
             rng = random.Random(f"batches {self._seed} {block}")
             seeds = [rng.getrandbits(TRAIN_SEED_BITS) for _ in range(pool * options.pictures)]
-            scenes = [make_scene(seed, options.max_objects) for seed in seeds]
+            if options.scenes is not None:
+                seeds = [seed % options.scenes for seed in seeds]
+            scenes = [make_scene(seed) for seed in seeds]
             scenes.sort(key=lambda scene: len(scene.objects))
             groups = [scenes[i : i + options.pictures] for i in range(0, len(scenes), options.pictures)]
             rng.shuffle(groups)
@@ -132,7 +136,7 @@ class Batcher:
             length = texts.input_ids.shape[1]
             tiles = images.inputs["aspect_ratio_mask"]
             mask = cross_attention_mask(tiles, length, self._encoder.image_position, options.questions)
-        return Batch(images, texts, mask, options.questions)
+        return Batch(images, texts, mask, options.questions, tuple(scene.seed for scene in scenes))
 
     def _texts(self, scenes: Sequence[Scene], seed: int) -> Texts:
         options = self._options
@@ -153,7 +157,7 @@ class Batcher:
         return Texts(torch.from_numpy(input_ids), torch.from_numpy(labels), torch.from_numpy(weights))
 
     def _row(self, scene: Scene, question: Question, rng: random.Random) -> tuple[list[int], list[int], list[float]]:
-        told = tell(make_stages(scene.seen, question, rng), self._options.form, blind=not self._options.sees)
+        told = tell(make_stages(scene.seen, question, rng), self._options.form, self._options.blind)
         return self._encoder.prompt(question.text), *self._encoder.answer(told)
 
 

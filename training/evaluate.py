@@ -20,20 +20,28 @@ import torch
 from tokenizers import Tokenizer
 from tqdm import tqdm
 from transformers import MllamaForConditionalGeneration
-from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
 
 from training.batches import cross_attention_mask, preprocess
 from training.held_out import Item, held_out, score, write_folder
 from training.tokenizer import PromptEncoder
 
 
-@torch.inference_mode()
-def transformers_answers(checkpoint: Path, items: Sequence[Item], batch: int = 32) -> list[str]:
-    """One greedy answer an item, by transformers in float32. Prompts of one length go together: no padding."""
+def transformers_answers(checkpoint: Path, items: Sequence[Item]) -> list[str]:
+    """One greedy answer an item, by transformers in float32."""
     model = MllamaForConditionalGeneration.from_pretrained(checkpoint).eval()
     tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
-    processor = MllamaImageProcessorPil.from_pretrained(checkpoint)
-    encoder = PromptEncoder(tokenizer)
+    return greedy_answers(model, PromptEncoder(tokenizer), tokenizer, items)
+
+
+@torch.inference_mode()
+def greedy_answers(
+    model: MllamaForConditionalGeneration,
+    encoder: PromptEncoder,
+    tokenizer: Tokenizer,
+    items: Sequence[Item],
+    batch: int = 32,
+) -> list[str]:
+    """One greedy answer an item. Prompts of one length go together: no padding."""
     by_length: dict[int, list[tuple[int, list[int]]]] = defaultdict(list)
     for index, item in enumerate(items):
         prompt = encoder.prompt(item.question.text)
@@ -43,7 +51,7 @@ def transformers_answers(checkpoint: Path, items: Sequence[Item], batch: int = 3
         for length, group in sorted(by_length.items()):
             for start in range(0, len(group), batch):
                 part = group[start : start + batch]
-                images = preprocess(processor, [items[index].scene for index, _ in part])
+                images = preprocess([items[index].scene for index, _ in part])
                 mask = cross_attention_mask(images["aspect_ratio_mask"], length, encoder.image_position, 1)
                 prompts = torch.tensor([prompt for _, prompt in part])
                 told = model.generate(
@@ -52,7 +60,7 @@ def transformers_answers(checkpoint: Path, items: Sequence[Item], batch: int = 3
                     cross_attention_mask=mask,
                     **images,
                     do_sample=False,
-                    max_new_tokens=256,
+                    max_new_tokens=320,
                 )
                 for (index, _), ids in zip(part, told[:, length:].tolist(), strict=True):
                     answers[index] = tokenizer.decode(ids, skip_special_tokens=True)

@@ -132,7 +132,7 @@ def make_image_processor() -> MllamaImageProcessorPil:
 def make_generation_config(bos_id: int, eos_ids: list[int], pad_id: int) -> GenerationConfig:
     """Greedy, and the ids that end an answer."""
     settings: dict[str, Any] = {"bos_token_id": bos_id, "eos_token_id": eos_ids, "pad_token_id": pad_id}
-    return GenerationConfig(do_sample=False, max_new_tokens=256, **settings)
+    return GenerationConfig(do_sample=False, max_new_tokens=320, **settings)
 
 
 def project(model: MllamaForConditionalGeneration, images: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -100,7 +100,7 @@ def phases(options: Options) -> tuple[Phase, Phase, Phase]:
         Phase(
             "language",
             options.language_steps,
-            BatchOptions(28, sees=False),
+            BatchOptions(28, sees=False, blind=True),
             lambda name: float(not sees(name) and not joins(name)),
         ),
         Phase("joint", options.joint_steps, BatchOptions(16, questions=2), joint_share),
