@@ -28,10 +28,12 @@ from cotcli.shapes.questions import (
 from cotcli.shapes.scenes import Seen
 
 STAGES = ("SUMMARY", "CAPTION", "REASONING", "CONCLUSION")
+SUMMARY_OPENINGS = ("I will ", "I need to ")
 CAPTION_OPENINGS = ("From left to right:", "The picture shows, from left to right:")
 GRID_OPENING = "From left to right, on a grid from A1 to H8:"
 _FORM = re.compile(r"\s*" + r"\s*".join(rf"<{tag}>(.*?)</{tag}>" for tag in STAGES) + r"\s*", re.DOTALL)
 _TAG = re.compile(rf"</?(?:{'|'.join(STAGES)})>")
+_TAGS = [f"<{slash}{tag}>" for tag in STAGES for slash in ("", "/")]
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def make_stages(seen: Sequence[Seen], question: Question, rng: random.Random) ->
     """Summary, caption, reasoning and conclusion, as the model shall write them; `rng` chooses among wordings only."""
     reasoning = make_reasoning(seen, question)
     return (
-        rng.choice(("I will ", "I need to ")) + make_summary(question),
+        rng.choice(SUMMARY_OPENINGS) + make_summary(question),
         make_caption(seen, question, rng),
         reasoning.text,
         conclude(reasoning.value, question),
@@ -74,8 +76,10 @@ def join_stages(stages: Sequence[str]) -> str:
 
 def split_stages(answer: str) -> tuple[str, str, str, str] | None:
     """The four stages of a well-formed answer; None when a stage is missing, repeated or out of order."""
+    if _TAG.findall(answer) != _TAGS:  # first, as the form takes long to fail on tags repeated many times
+        return None
     form = _FORM.fullmatch(answer)
-    if form is None or any(_TAG.search(text) for text in form.groups()):
+    if form is None:
         return None
     summary, caption, reasoning, conclusion = (text.strip() for text in form.groups())
     return summary, caption, reasoning, conclusion
@@ -111,7 +115,7 @@ def needs_cells(question: Question) -> bool:
 
 
 def make_summary(question: Question) -> str:
-    """What is to be done, after the words `I will`."""
+    """What is to be done, after one of the openings."""
     names = [found.plural for found in question.filters]
     if question.kind == "count":
         return f"count the {names[0]}."
