@@ -23,8 +23,8 @@ from rich.table import Table
 
 from convert import convert
 from cotcli.generate import Reasoner, load, log_softmax
-from training.held_out import Item, Score, held_out, score
 from cotcli.shapes.scenes import draw
+from training.held_out import Item, Score, held_out, score
 
 LogProbs = npt.NDArray[np.float64]
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cotcli.shapes.answers import Verdict, judge, make_answer
+from cotcli.shapes.check import FAULTS, check
 from cotcli.shapes.questions import KINDS, UNSEEN_STRANGERS, Question, make_question
 from cotcli.shapes.scenes import HELD_OUT_SEED, Scene, draw, make_scene
 
@@ -31,11 +32,16 @@ class Item:
 
 @dataclass(frozen=True)
 class Score:
-    """Right and asked by kind, and how many answers were well-formed."""
+    """Right and asked by kind, and how many answers were well-formed.
+
+    `faults`: the stage at which each wrong answer first went wrong. `lucky`: right answers with a faulty stage.
+    """
 
     right: Counter[str]
     asked: Counter[str]
     well_formed: int
+    faults: Counter[str]
+    lucky: int
 
     @property
     def accuracy(self) -> float:
@@ -44,24 +50,36 @@ class Score:
 
     def lines(self) -> list[str]:
         """The table that `training.evaluate` prints."""
-        asked = self.asked.total()
-        rows = [("all", self.right.total(), asked)]
-        rows += [(kind, self.right[kind], self.asked[kind]) for kind in KINDS if self.asked[kind]]
-        table = [f"{name:<12}{right:5d} / {number:<5d}{right / max(1, number):8.1%}" for name, right, number in rows]
-        return [
-            *table,
-            f"{'well-formed':<12}{self.well_formed:5d} / {asked:<5d}{self.well_formed / max(1, asked):8.1%}",
-        ]
+        right, asked = self.right.total(), self.asked.total()
+        table = [_row("all", right, asked)]
+        table += [_row(kind, self.right[kind], self.asked[kind]) for kind in KINDS if self.asked[kind]]
+        table.append(_row("well-formed", self.well_formed, asked))
+        table.append("wrong answers, by the stage that first went wrong")
+        table += [_row(fault, self.faults[fault], asked - right) for fault in FAULTS]
+        table.append("right answers in spite of a stage that went wrong")
+        table.append(_row("any", self.lucky, right))
+        return table
+
+
+def _row(name: str, part: int, whole: int) -> str:
+    return f"{name:<12}{part:5d} / {whole:<5d}{part / max(1, whole):8.1%}"
 
 
 def held_out(number: int, seed: int = 0) -> list[Item]:
-    """`number` scenes of held-out set `seed`, their questions taking turns through the kinds."""
+    """`number` scenes of held-out set `seed`, their questions taking turns through the kinds.
+
+    A scene that offers no question of the kind whose turn it is gives way to the next, so that no kind is asked more
+    than once more often than another.
+    """
     items: list[Item] = []
-    for index in range(number):
-        scene = make_scene(HELD_OUT_SEED + seed * _SEEDS_A_SET + index)
+    seeds = iter(range(HELD_OUT_SEED + seed * _SEEDS_A_SET, HELD_OUT_SEED + (seed + 1) * _SEEDS_A_SET))
+    while len(items) < number:
+        kind = KINDS[len(items) % len(KINDS)]
+        scene = make_scene(next(seeds))
         rng = random.Random(f"held out {scene.seed}")
-        question = make_question(scene, rng, KINDS[index % len(KINDS)], UNSEEN_STRANGERS)
-        items.append(Item(scene, question, make_answer(scene.seen, question, rng)))
+        question = make_question(scene, rng, kind, UNSEEN_STRANGERS)
+        if question.kind == kind:
+            items.append(Item(scene, question, make_answer(scene.seen, question, rng)))
     return items
 
 
@@ -70,10 +88,17 @@ def score(items: Sequence[Item], answers: Sequence[str]) -> tuple[Score, list[Ve
     verdicts = [judge(answer, item.question) for item, answer in zip(items, answers, strict=True)]
     right: Counter[str] = Counter()
     asked: Counter[str] = Counter()
-    for item, verdict in zip(items, verdicts, strict=True):
+    faults: Counter[str] = Counter()
+    lucky = 0
+    for item, answer, verdict in zip(items, answers, verdicts, strict=True):
         asked[item.question.kind] += 1
         right[item.question.kind] += verdict.correct
-    return Score(right, asked, sum(verdict.well_formed for verdict in verdicts)), verdicts
+        fault = check(answer, item.scene, item.question).fault
+        if fault is not None and verdict.correct:
+            lucky += 1
+        elif fault is not None:
+            faults[fault] += 1
+    return Score(right, asked, sum(verdict.well_formed for verdict in verdicts), faults, lucky), verdicts
 
 
 def write_folder(items: Sequence[Item], folder: Path) -> None:
