@@ -59,11 +59,11 @@ class Options:
     seed: int = 0
     vision_steps: int = 1800
     language_steps: int = 1000
-    joint_steps: int = 2600
+    joint_steps: int = 2000
     rate: float = 2.5e-3
-    vision_share: float = 0.3  # the vision tower's share of the rate in the joint phase; a full one undoes the first
+    vision_share: float = 0.5  # the vision tower's share of the rate in the joint phase; a full one undoes the first
     language_share: float = 0.7
-    patch_loss: float = 0.3
+    patch_loss: float = 0.5
     workers: int = 2
     device: str = "cpu"
     save_minutes: float = 4.0
