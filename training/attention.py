@@ -66,6 +66,7 @@ def looks(checkpoint: Path, items: list[Item]) -> dict[tuple[str, str], Look]:
         for line, (_, patches) in zip(lines, object_patches(item.scene), strict=True):
             for group, word in enumerate(WORDS, 1):
                 token = encoding.char_to_token(start + line.start(group))
+                assert token is not None
                 position = len(prompt) + token
                 for when, at in (("about to say", position - 1), ("saying", position)):
                     found[when, word].append((float(weights[at, patches].sum()), len(patches) / allowed))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -70,17 +70,13 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The batch on another device."""
-        return replace(self, **{field.name: _moved(getattr(self, field.name), device) for field in fields(self)})
-
-
-def _moved(part: object, device: torch.device) -> object:
-    if isinstance(part, torch.Tensor):
-        return part.to(device)
-    if isinstance(part, dict):
-        return {name: _moved(value, device) for name, value in part.items()}
-    if isinstance(part, Images | Texts):
-        return replace(part, **{field.name: _moved(getattr(part, field.name), device) for field in fields(part)})
-    return part
+        images, texts, mask = self.images, self.texts, self.cross_attention_mask
+        if images is not None:
+            inputs = {name: value.to(device) for name, value in images.inputs.items()}
+            images = Images(inputs, images.places.to(device), images.objects.to(device))
+        if texts is not None:
+            texts = Texts(texts.input_ids.to(device), texts.labels.to(device), texts.weights.to(device))
+        return replace(self, images=images, texts=texts, cross_attention_mask=None if mask is None else mask.to(device))
 
 
 @dataclass(frozen=True)
