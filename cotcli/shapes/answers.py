@@ -163,7 +163,9 @@ def make_reasoning(seen: Sequence[Seen], question: Question) -> Reasoning:
     else:
         text, value = _one_by_one(seen, question)
     if value in question.options:
-        text = f"{text[:-1]}, option {conclude(value, question)}."
+        options = zip(LETTERS, question.options[: question.options.index(value) + 1], strict=False)
+        listed = " ".join(f"{letter}. {option}" for letter, option in options)
+        text = f"{text} Options: {listed}, so {conclude(value, question)}."
     return Reasoning(text, value)
 
 
@@ -177,9 +179,8 @@ def _one_by_one(seen: Sequence[Seen], question: Question) -> tuple[str, str]:
         counted = answers.pop() if question.asks == COUNTED else True
         if (counted and not any(answers)) if subtracting else answers[0]:
             kept.append(item)
-        words = " ".join("yes" if found.matches(item) else "no" for found in question.filters)
-        steps.append(f"{item.name} {words} ({len(kept)})")
-    told = f"One by one: {', '.join(steps)}."
+        steps.append(f"{item.name}: {_flags(item, question)} ({len(kept)})")
+    told = f"One by one: {'; '.join(steps)}."
     if question.kind in ("count", "subtract"):
         return f"{told} The total is {len(kept)}.", str(len(kept))
     if question.kind == "exists":
@@ -188,6 +189,11 @@ def _one_by_one(seen: Sequence[Seen], question: Question) -> tuple[str, str]:
     if not kept:
         return f"{told} The total is 0, so it is not in this picture.", NOT_HERE
     return _name(told, kept[0], question)
+
+
+def _flags(item: Seen, question: Question) -> str:
+    """For example `small no, red circle yes`."""
+    return ", ".join(f"{found.words} {'yes' if found.matches(item) else 'no'}" for found in question.filters)
 
 
 def _name(told: str, item: Seen, question: Question) -> tuple[str, str]:
@@ -200,15 +206,13 @@ def _compare(seen: Sequence[Seen], question: Question) -> tuple[str, str]:
     counts: dict[Filter, int] = dict.fromkeys(question.filters, 0)
     steps: list[str] = []
     for item in seen:
-        answers = [found.matches(item) for found in question.filters]
-        for found, yes in zip(question.filters, answers, strict=True):
-            counts[found] += yes
-        words = " ".join("yes" if yes else "no" for yes in answers)
-        steps.append(f"{item.name} {words} ({':'.join(str(count) for count in counts.values())})")
+        for found in question.filters:
+            counts[found] += found.matches(item)
+        steps.append(f"{item.name}: {_flags(item, question)} ({':'.join(str(count) for count in counts.values())})")
     a, b = counts.values()
     relation = "more than" if a > b else "fewer than" if a < b else "the same as"
     value = "Yes" if relation == f"{question.asks} than" else "No"
-    return f"One by one: {', '.join(steps)}. {a} is {relation} {b}, so {value.lower()}.", value
+    return f"One by one: {'; '.join(steps)}. {a} is {relation} {b}, so {value.lower()}.", value
 
 
 def _relation(seen: Sequence[Seen], question: Question) -> tuple[str, str]:
@@ -219,7 +223,7 @@ def _relation(seen: Sequence[Seen], question: Question) -> tuple[str, str]:
         item = next((item for item in seen if found.matches(item)), None)
         if item is None:
             return f"{told}The {found.singular} is not in this picture.", NOT_HERE
-        told += f"The {found.singular} is number {seen.index(item) + 1}, at {item.cell}. "
+        told += f"The {found.singular} is the {item.name} at {item.cell}. "
         places.append(item.cell[0] if question.asks in ("left", "right") else item.cell[1])
     a, b = places
     order = "before" if a < b else "after" if a > b else "the same as"
@@ -241,11 +245,11 @@ def _extreme(seen: Sequence[Seen], question: Question) -> tuple[str, str]:
         column, row = "ABCDEFGH".index(item.cell[0]), int(item.cell[1]) - 1
         if place in CORNERS:
             across, down = steps_to_corner(column, row, place)
-            distance, shown = across + down, f"{across}+{down}={across + down}"
+            distance, shown = across + down, f"{item.cell} {across}+{down}={across + down}"
         else:
-            distance, shown = (row + 1 if place == "topmost" else -row - 1), str(row + 1)
+            distance, shown = (row + 1 if place == "topmost" else -row - 1), item.cell
         if best is None or distance < best[0]:
             best = distance, item
-        steps.append(f"{item.name} {shown} ({abs(best[0])})")
+        steps.append(f"{item.name}: {shown} ({abs(best[0])})")
     assert best is not None
-    return _name(f"One by one: {', '.join(steps)}.", best[1], question)
+    return _name(f"One by one: {'; '.join(steps)}.", best[1], question)

@@ -35,6 +35,11 @@ class Filter:
         )
 
     @property
+    def words(self) -> str:
+        """What it asks of an object, for example `red circle` or `big`; `object` if it asks nothing."""
+        return " ".join(word for word in (self.size, self.colour, self.shape) if word) or "object"
+
+    @property
     def singular(self) -> str:
         """For example `small red circle` or `big object`."""
         return " ".join(word for word in (self.size, self.colour, self.shape or "object") if word)
