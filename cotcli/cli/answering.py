@@ -38,16 +38,18 @@ class LoadOptions:
 
 @dataclass(frozen=True)
 class Job:
-    """A question, its pictures as the user named them, and the options.
+    """A question, its pictures as the user named them or one that is there already, and the options.
 
-    `params` holds what the command line says about generation; the rest are the model's own defaults.
+    `params` holds what the command line says about generation; the rest are the model's own defaults. `on_answer` is
+    called with each answer, whole or not, when it has been printed.
     """
 
     question: str
-    images: Sequence[str]
+    images: Sequence[str] | LoadedImage
     load: LoadOptions = LoadOptions()
     params: Mapping[str, Any] = field(default_factory=dict)
     output: OutputOptions = field(default_factory=OutputOptions)
+    on_answer: Callable[[Answer], None] | None = None
 
 
 def answer_all(job: Job) -> int:
@@ -72,7 +74,10 @@ def answer_all(job: Job) -> int:
             with about(job.question, name):
                 progress.hide()
                 output.start(name, job.question)
-                problem = problem_of(_answer(reasoner, image, job.question, params, output, progress))
+                answer = _answer(reasoner, image, job.question, params, output, progress)
+                if job.on_answer is not None:
+                    job.on_answer(answer)
+                problem = problem_of(answer)
             if problem is not None:
                 say(problem, about=name if several else None)
                 codes.append(problem.exit_code)
@@ -86,8 +91,10 @@ def _checked(job: Job) -> list[tuple[str, LoadedImage | str]]:
 
     The pixels are kept where they cannot be read again, and of the first; many large pictures would fill memory.
     """
-    from cotcli.image import expand_sources, load_image
+    from cotcli.image import LoadedImage, expand_sources, load_image
 
+    if isinstance(job.images, LoadedImage):
+        return [(job.images.source, job.images)]
     with about(job.question):
         sources = expand_sources(job.images)
     images: list[tuple[str, LoadedImage | str]] = []

@@ -51,13 +51,18 @@ class OutputOptions:
         return not self.quiet
 
 
+def is_view(options: OutputOptions) -> bool:
+    """Whether stdout gets the terminal's view."""
+    return not options.records and (sys.stdout.isatty() or options.color == "always")
+
+
 def make_output(options: OutputOptions, *, headers: bool) -> Output:
     """The form of output for stdout; `headers` names each picture."""
     if options.records:
         from cotcli.render.jsonl import JsonOutput
 
         return JsonOutput(sys.stdout, stream=options.stream_json)
-    if sys.stdout.isatty() or options.color == "always":
+    if is_view(options):
         from cotcli.render.terminal import TerminalOutput
 
         console = make_console(sys.stdout, options.color)
