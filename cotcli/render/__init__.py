@@ -7,6 +7,7 @@ Knows the forms of output. Knows nothing about options, exit codes or how answer
     jsonl     one record a line, or a stream of events that ends in one
     record    the one type of record, and `schema`, its JSON Schema
     progress  what stderr shows while nothing else moves
+    picture   a small picture on a terminal
     text      control characters and wrapping
 """
 
