@@ -1,4 +1,4 @@
-"""The bundled model on the bundled picture, in every form of output, as processes."""
+"""The bundled model on a stored picture, in every form of output, as processes."""
 
 from __future__ import annotations
 
@@ -10,16 +10,14 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
-from PIL import Image
 from rich.cells import cell_len
 
-from cotcli.cli.demo import PICTURE, QUESTION
 from cotcli.render.schema import json_schema
 from cotcli.stages import STAGES
-from tests.cli.process import cotcli, cotcli_on_terminal
-from cotcli.shapes.scenes import HELD_OUT_SEED, SceneObject, draw, make_scene
+from tests.cli.process import ROOT, cotcli, cotcli_on_terminal
 
-SCENE = 1125900806845557  # the seed by which training.scenes draws the picture
+PICTURE = ROOT / "tests" / "data" / "scene.png"
+QUESTION = "Subtract all yellow squares. Subtract all big circles. How many objects are left?"
 ASK = ("ask", QUESTION, PICTURE, "--model", "demo", "--threads", 1)
 
 
@@ -198,26 +196,6 @@ def test_score(record: dict[str, Any]) -> None:
         f"{score['logprob']:.5f}",
         *f"sum of {len(text) - 1} tokens, perplexity {score['perplexity']:.5g}".split(),
     ]
-
-
-def test_the_picture_is_a_held_out_scene() -> None:
-    scene = make_scene(SCENE)
-    assert scene.seed >= HELD_OUT_SEED
-    assert Image.open(PICTURE).tobytes() == draw(scene).tobytes()
-
-
-def test_the_demo_is_answered_right(record: dict[str, Any]) -> None:
-    def subtracted(item: SceneObject) -> bool:
-        return (item.colour, item.shape) == ("yellow", "square") or (item.size, item.shape) == ("big", "circle")
-
-    left = [item for item in make_scene(SCENE).objects if not subtracted(item)]
-    assert record["answer"] == str(len(left)) == "4"
-
-
-def test_demo(record: dict[str, Any]) -> None:
-    done = cotcli("demo", "--threads", 1)
-    assert (done.code, done.out) == (0, record["answer"] + "\n")
-    assert done.err.startswith("cotcli: running cotcli ask ")
 
 
 def test_verbose_names_the_files_and_shows_the_log() -> None:
