@@ -158,6 +158,13 @@ def test_what_is_kept_can_be_checked(kept: tuple[Path, Finished]) -> None:
     assert answer["id"] == answer["image"]["path"] == str(folder / "picture.png")
 
 
+def test_the_default_is_answered_right(kept: tuple[Path, Finished]) -> None:
+    folder, done = kept
+    question, answer = load(folder / "question.json"), load(folder / "answer.json")
+    assert answer["answer"] in (question["truth"], question["value"]), "choose another SEED in cotcli.cli.demo"
+    assert f"cotcli: right: the truth is {question['truth']}" in done.err
+
+
 def test_ask_and_the_kept_command_give_the_same(kept: tuple[Path, Finished], tmp_path: Path) -> None:
     folder, _ = kept
     question, answer = load(folder / "question.json"), load(folder / "answer.json")
