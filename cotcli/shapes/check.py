@@ -31,8 +31,8 @@ from cotcli.shapes.scenes import COLOURS, SHAPES, SIZES, Scene, Seen
 Stage = Literal["form", "summary", "caption", "reasoning", "conclusion"]
 FAULTS: tuple[Stage, ...] = get_args(Stage)
 _LINE = re.compile(rf"([0-9]+)\. ({'|'.join(SIZES)}) ({'|'.join(COLOURS)}) ({'|'.join(SHAPES)})(?: ([A-H][1-8]))?")
-_COMES_TO = re.compile(r"(?:\btotal is ([0-9]+)|\bso (\w+)|(not in this picture))(?:, option ([A-D]))?\.$")
-_STEP_END = re.compile(r"[,.](?: |$)")
+_COMES_TO = re.compile(r"(?:\btotal is ([0-9]+)|\bso (\w+)|(not in this picture))\.$")
+_STEP_END = re.compile(r"(?:;|(?<!\b[A-D])\.)(?: |$)")  # the period of `A. 5` ends no step
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def _misplaced(captioned: Sequence[Seen], truly: Sequence[Seen]) -> str:
 
 
 def _first_step_apart(text: str, follows: str) -> str:
-    """The first step of a reasoning that differs from what follows; steps end in commas and periods."""
+    """The first step of a reasoning that differs from what follows; steps end in semicolons and periods."""
     for number, (said, right) in enumerate(zip_longest(_STEP_END.split(text), _STEP_END.split(follows)), 1):
         if said == right:
             continue
@@ -173,17 +173,15 @@ def _first_step_apart(text: str, follows: str) -> str:
         if not right:
             return f"the reasoning goes on with {_quoted(said)} where it should end"
         return f"reasoning step {number}: {_quoted(said)}, from its own caption follows {_quoted(right)}"
-    return f"the reasoning is not punctuated as {_quoted(follows)}"
+    return f"the reasoning is not punctuated as what follows from its own caption: {_quoted(follows)}"
 
 
 def _comes_to(reasoning: str, question: Question) -> str | None:
-    """The conclusion that a reasoning's last words announce, right or wrong; None when they announce none."""
+    """The conclusion, a letter where there are options, that a reasoning's last words come to; None without such."""
     found = _COMES_TO.search(reasoning)
     if found is None:
         return None
-    total, word, not_here, letter = found.groups()
-    if letter:
-        return letter
+    total, word, not_here = found.groups()
     return conclude(NOT_HERE if not_here else total or {"yes": "Yes", "no": "No"}.get(word, word), question)
 
 
@@ -193,4 +191,4 @@ def _same(conclusion: str, value: str, question: Question) -> bool:
 
 
 def _quoted(text: str) -> str:
-    return f'"{shorten(text, 70, placeholder=" …")}"'
+    return f'"{shorten(text, 100, placeholder=" …")}"'

@@ -4,55 +4,189 @@ from __future__ import annotations
 
 import random
 import re
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from itertools import pairwise
 
 import pytest
 
-from cotcli.shapes.answers import judge, make_answer, matches
-from training.held_out import held_out, score
+from cotcli.shapes.answers import (
+    STAGES,
+    join_stages,
+    judge,
+    make_answer,
+    make_reasoning,
+    make_stages,
+    matches,
+    split_stages,
+)
 from cotcli.shapes.questions import KINDS, Question, make_question
-from cotcli.shapes.scenes import make_scene
+from cotcli.shapes.scenes import COLOURS, Scene
+from tests.shapes.reading import Object, fits, names, objects_of, scene_of
 
-CASES = [(seed, kind) for seed in range(120) for kind in KINDS]
+SEEDS = range(120)
+CORNERS = {"top left": "A1", "top right": "H1", "bottom left": "A8", "bottom right": "H8"}
+
+
+@cache
+def asked(seed: int, kind: str) -> tuple[Scene, Question, str]:
+    scene, rng = scene_of(seed), random.Random(seed)
+    question = make_question(scene, rng, kind)
+    return scene, question, make_answer(scene.seen, question, rng)
 
 
 def stage(answer: str, tag: str) -> str:
     return answer.split(f"<{tag}>")[1].split(f"</{tag}>")[0]
 
 
+def of_kind(kind: str) -> Iterator[tuple[Scene, Question, list[Object], str]]:
+    """Scene, question, its objects from left to right and the reasoning."""
+    for scene, question, answer in (asked(seed, kind) for seed in SEEDS):
+        if question.kind == kind:
+            objects = sorted(objects_of(scene), key=lambda item: float(item["x"]))
+            yield scene, question, objects, stage(answer, "REASONING")
+
+
+def name(item: Object) -> str:
+    return f"{item['size']} {item['colour']} {item['shape']}"
+
+
+def cell(item: Object, scene: Scene) -> str:
+    return "ABCDEFGH"[int(8 * item["x"] / scene.width)] + "12345678"[int(8 * item["y"] / scene.height)]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_answers_are_well_formed_and_right(kind: str) -> None:
-    for seed in range(120):
-        scene, rng = make_scene(seed), random.Random(seed)
-        question = make_question(scene, rng, kind)
-        answer = make_answer(scene, question, rng)
+    for scene, question, answer in (asked(seed, kind) for seed in SEEDS):
         verdict = judge(answer, question)
-        assert verdict.well_formed and verdict.correct
+        assert verdict.well_formed and verdict.correct and verdict.conclusion == question.truth
         assert re.findall(r"</?[A-Z]+>\n\n<", answer) == ["</SUMMARY>\n\n<", "</CAPTION>\n\n<", "</REASONING>\n\n<"]
-        listed = re.findall(r"^(\d)\. (\w+ \w+ \w+)$", stage(answer, "CAPTION"), re.MULTILINE)
-        by_x = sorted(scene.objects, key=lambda item: item.x)
-        assert listed == [(str(i), f"{o.size} {o.colour} {o.shape}") for i, o in enumerate(by_x, 1)]
+        listed = re.findall(r"^(\d)\. (\w+ \w+ \w+)(?: ([A-H]\d))?$", stage(answer, "CAPTION"), re.MULTILINE)
+        by_x = sorted(objects_of(scene), key=lambda item: float(item["x"]))
+        places = re.search(r"left of|right of|above|below|topmost|lowest|corner", question.text)
+        assert listed == [(str(i), name(o), cell(o, scene) if places else "") for i, o in enumerate(by_x, 1)]
 
 
-def test_reasoning_goes_through_the_caption_and_its_counts_climb() -> None:
-    for seed in range(200):
-        scene, rng = make_scene(seed), random.Random(seed)
-        question = make_question(scene, rng, "subtract")
-        answer = make_answer(scene, question, rng)
-        steps = re.findall(r"(\w+ \w+ \w+) (out|stays)(?: \((\d)\))?[,.]", stage(answer, "REASONING"))
-        assert [name for name, _, _ in steps] == [item.name for item in scene.left_to_right]
-        counts = [int(count) for _, word, count in steps if word == "stays"]
-        assert counts == list(range(1, len(counts) + 1))
-        assert f"That leaves {question.value}." in answer
-        assert len(counts) == int(question.value)
+@pytest.mark.parametrize("kind", ["count", "subtract", "exists", "attribute", "absent"])
+def test_reasoning_answers_each_part_and_counts_what_is_kept(kind: str) -> None:
+    for _, question, objects, reasoning in of_kind(kind):
+        steps = re.findall(r"((?:small|big) \w+ \w+): ([^;()]+) \((\d)\)", reasoning)
+        if not names(question.text):
+            assert reasoning == "It asks for something else than these shapes, so it is not in this picture."
+            continue
+        parts = names(question.text)
+        if kind == "subtract" and parts[-1] == (None, None, "object"):
+            parts.pop()
+        assert [told for told, _, _ in steps] == [name(item) for item in objects]
+        kept = 0
+        for item, (_, words, count) in zip(objects, steps, strict=True):
+            fitting = [fits(item, named) for named in parts]
+            assert words == flags(parts, fitting)
+            if kind == "subtract":
+                counted = fitting.pop() if "of the second" in question.asks else True
+                kept += counted and not any(fitting)
+            else:
+                kept += fitting[0]
+            assert int(count) == kept
+        total = re.search(r"The total is (\d)", reasoning)
+        assert (total is None) == (kind == "attribute")
+        assert total is None or int(total[1]) == kept
+
+
+def flags(parts: list[tuple[str | None, ...]], fitting: list[bool]) -> str:
+    """What is asked of an object, each with its answer: `red no, small star yes`."""
+    asked_of_it = [" ".join(word for word in named if word not in (None, "object")) or "object" for named in parts]
+    return ", ".join(f"{words} {'yes' if fit else 'no'}" for words, fit in zip(asked_of_it, fitting, strict=True))
 
 
 def test_compare_reasoning_counts_both_sides() -> None:
-    for seed in range(200):
-        scene, rng = make_scene(seed), random.Random(seed)
-        question = make_question(scene, rng, "compare")
-        last = re.findall(r"\((\d):(\d)\)", make_answer(scene, question, rng))[-1]
-        totals = [sum(f.matches(item) for item in scene.objects) for f in question.filters]
-        assert [int(n) for n in last] == totals
+    for _, question, objects, reasoning in of_kind("compare"):
+        counts = [(int(a), int(b)) for a, b in re.findall(r"\((\d):(\d)\)", reasoning)]
+        one, other = names(question.text)[:2]
+        told = re.findall(r"((?:small|big) \w+ \w+): ([^;()]+) \(", reasoning)
+        assert told == [(name(o), flags([one, other], [fits(o, one), fits(o, other)])) for o in objects]
+        assert counts == [
+            (sum(fits(o, one) for o in objects[:i]), sum(fits(o, other) for o in objects[:i]))
+            for i in range(1, len(objects) + 1)
+        ]
+        a, b = counts[-1]
+        relation = "more than" if a > b else "fewer than" if b > a else "the same as"
+        assert f"{a} is {relation} {b}, so {question.value.lower()}" in reasoning
+
+
+def test_relation_reasoning_compares_two_squares() -> None:
+    for scene, question, objects, reasoning in of_kind("relation"):
+        found = re.findall(r"The ([\w ]+?) is the (\w+ \w+ \w+) at ([A-H]\d)\.", reasoning)
+        assert len(found) == 2
+        for (words, told, square), named in zip(found, names(question.text), strict=True):
+            (item,) = (item for item in objects if fits(item, named))
+            assert names(words) == [named] and told == name(item) and square == cell(item, scene)
+        which = 0 if question.asks in ("left", "right") else 1
+        a, b = (square[which] for _, _, square in found)
+        assert f"{a} is {'before' if a < b else 'after'} {b}, so {question.value.lower()}" in reasoning
+
+
+def test_extreme_reasoning_keeps_the_best_so_far() -> None:
+    seen = set()
+    for scene, question, objects, reasoning in of_kind("extreme"):
+        seen.add(question.place)
+        if question.place in ("leftmost", "rightmost"):
+            number = 1 if question.place == "leftmost" else len(objects)
+            assert reasoning.startswith(
+                f"The {question.place} is number {number}. It is the {name(objects[number - 1])}"
+            )
+            continue
+        steps = re.findall(r"((?:small|big) \w+ \w+): ([\w+= ]+) \((\d+)\)", reasoning)
+        assert [told for told, _, _ in steps] == [name(item) for item in objects]
+        values: list[int] = []
+        for item, (_, shown, best) in zip(objects, steps, strict=True):
+            square = cell(item, scene)
+            if question.place in CORNERS:
+                steps_to = [abs(ord(a) - ord(b)) for a, b in zip(square, CORNERS[question.place], strict=True)]
+                assert shown == f"{square} {steps_to[0]}+{steps_to[1]}={sum(steps_to)}"
+                values.append(sum(steps_to))
+            elif question.place == "largest":
+                assert shown == ("big yes" if item["size"] == "big" else "big no")
+                values.append(-sum(other["size"] == "big" for other in objects[: len(values) + 1]))
+            else:
+                assert shown == square
+                values.append(int(square[1]) if question.place == "topmost" else -int(square[1]))
+            assert int(best) == abs(min(values))
+    assert len(seen) == 9
+
+
+def test_reasoning_ends_in_the_value_and_then_its_letter() -> None:
+    lettered = 0
+    for scene, question, answer in (asked(seed, kind) for seed in SEEDS for kind in KINDS):
+        reasoning = make_reasoning(scene.seen, question)
+        assert reasoning.text == stage(answer, "REASONING") and reasoning.value == question.value
+        told, _, options = reasoning.text.partition(" Options: ")
+        assert told.lower().endswith(f" {question.value.lower()}.")
+        listed = question.text.replace("\n", " ").partition(" A. ")[2]  # the options up to the right one
+        if listed:
+            lettered += 1
+            right = f"{question.truth}. {question.value}"
+            assert options == ("A. " + listed).partition(right)[0] + f"{right}, so {question.truth}."
+        else:
+            assert not options
+    assert lettered > 200
+
+
+def test_what_is_seen_decides_not_what_is_there() -> None:
+    """A colour that is seen wrongly changes the answer just as far as the question asks for it."""
+    changed = 0
+    for seed in SEEDS:
+        scene, question, _ = asked(seed, "extreme")
+        if question.kind != "extreme" or question.options or question.asks != "colour":
+            continue
+        turned = {a: b for a, b in pairwise([*COLOURS, next(iter(COLOURS))])}
+        seen = [replace(item, colour=turned[item.colour]) for item in scene.seen]
+        stages = make_stages(seen, question, random.Random(seed))
+        assert stages[3] == turned[question.value]
+        changed += 1
+    assert changed > 10
 
 
 @pytest.mark.parametrize(
@@ -71,13 +205,14 @@ def test_compare_reasoning_counts_both_sides() -> None:
         ("A", "B", ("2", "3"), False),
         ("A. 3", "B", ("2", "3"), False),
         ("A or B", "B", ("2", "3"), False),
+        ("not in this picture.", "Not in this picture", (), True),
     ],
 )
 def test_what_counts_as_right(conclusion: str, truth: str, options: tuple[str, ...], right: bool) -> None:
     assert matches(conclusion, truth, options) is right
 
 
-ASKED = Question("count", "How many red circles are there?", (), "", "2", (), "2")
+ASKED = Question("count", "How many red circles are there?", (), "", "", "2", (), "2")
 GOOD = "<SUMMARY>a</SUMMARY>\n\n<CAPTION>b</CAPTION>\n\n<REASONING>c 3</REASONING>\n\n<CONCLUSION>2</CONCLUSION>"
 
 
@@ -89,7 +224,9 @@ GOOD = "<SUMMARY>a</SUMMARY>\n\n<CAPTION>b</CAPTION>\n\n<REASONING>c 3</REASONIN
         (GOOD.replace(">2<", ">3<"), False, True),
         (GOOD.replace("<CAPTION>b</CAPTION>\n\n", ""), True, False),
         (GOOD + " and more", True, False),
+        (GOOD.replace("\n\n", " and ", 1), True, False),
         (GOOD.replace("c 3", "<CAPTION>c"), True, False),
+        (GOOD.replace("CAPTION", "X").replace("SUMMARY", "CAPTION").replace("X", "SUMMARY"), True, False),
         (GOOD.removesuffix("</CONCLUSION>"), False, False),
         ("2", False, False),
     ],
@@ -99,13 +236,15 @@ def test_judge_reads_the_conclusion_only(answer: str, correct: bool, well_formed
     assert (verdict.correct, verdict.well_formed) == (correct, well_formed)
 
 
-def test_score_counts_by_kind() -> None:
-    items = held_out(10)
-    answers = [item.reference for item in items]
-    answers[0] = "nothing"
-    result, verdicts = score(items, answers)
-    assert [verdict.correct for verdict in verdicts] == [False] + [True] * 9
-    assert result.accuracy == 0.9 and result.well_formed == 9
-    assert (
-        result.asked.total() == 10 and result.right[items[0].question.kind] == result.asked[items[0].question.kind] - 1
-    )
+def test_stages_split_as_they_were_joined() -> None:
+    stages = ("a\nb", "<c>", "", "d < e")
+    assert split_stages(join_stages(stages)) == stages
+    assert split_stages(f"\n {join_stages(stages)} \n") == stages
+
+
+def test_repeated_tags_are_refused_quickly() -> None:
+    chain = "</SUMMARY><CAPTION></CAPTION><REASONING></REASONING><CONCLUSION></CONCLUSION>"
+    began = time.process_time()
+    assert split_stages("<SUMMARY>" + chain * 200 + "x") is None
+    assert split_stages("".join(f"<{tag}>" for tag in STAGES) * 500) is None
+    assert time.process_time() - began < 0.5

@@ -1,90 +1,161 @@
-"""Questions: truths against an independent count that reads the question's words, not its filters."""
+"""Questions: truths against a reader of the question's words; places asked only where they are plain to the eye."""
 
 from __future__ import annotations
 
+import math
 import random
 import re
+from collections import Counter
+from functools import cache
 
-import numpy as np
 import pytest
 
-from cotcli.shapes.questions import KINDS, LETTERS, Question, make_question, make_questions
-from cotcli.shapes.scenes import COLOURS, SHAPES, SIZES, Scene, make_scene
+from cotcli.shapes.questions import (
+    KINDS,
+    LETTERS,
+    NOT_HERE,
+    STRANGERS,
+    UNSEEN_STRANGERS,
+    Filter,
+    Question,
+    article,
+    make_question,
+    make_questions,
+)
+from cotcli.shapes.scenes import Scene
+from tests.shapes.reading import fits, names, objects_of, outermost, outwards, read, scene_of
 
-WORDS = {**{w: 0 for w in SIZES}, **{w: 1 for w in COLOURS}, **{w: 2 for w in SHAPES}}
-PHRASE = re.compile(rf"(?:(?:{'|'.join(SIZES)}) )?(?:(?:{'|'.join(COLOURS)}) )?(?:{'|'.join((*SHAPES, 'object'))})s?\b")
-
-
-def table(scene: Scene) -> np.ndarray:
-    """The scene as words, shape = (objects, 3)."""
-    return np.array([(item.size, item.colour, item.shape) for item in scene.objects])
-
-
-def chosen(objects: np.ndarray, phrase: str) -> np.ndarray:
-    """Which objects a phrase such as `small red circles` names; bool, shape = (objects,)."""
-    picked = np.ones(len(objects), bool)
-    for word in phrase.split():
-        word = word if word in WORDS else word.removesuffix("s")
-        if word in WORDS:
-            picked &= objects[:, WORDS[word]] == word
-    return picked
+SEEDS = range(250)
 
 
-def read(question: Question, scene: Scene) -> str:
-    """The truth found from the text of the question alone."""
-    objects = table(scene)
-    text = re.split(r"\s[A]\. ", question.text)[0]
-    phrases = [found.group() for found in PHRASE.finditer(text)]
-    if re.search(r"left|remain", text):
-        gone = np.zeros(len(objects), bool)
-        for phrase in phrases[:-1]:  # the last is "How many objects are left?"
-            gone |= chosen(objects, phrase)
-        return str(int((~gone).sum()))
-    if "than" in text:
-        a, b = (int(chosen(objects, phrase).sum()) for phrase in phrases)
-        return "Yes" if (a > b if re.search(r"more|greater", text) else a < b) else "No"
-    if re.search(r"\b(colour|shape)\b", text):
-        (row,) = objects[chosen(objects, phrases[0])]
-        return str(row[1 if "colour" in text else 2])
-    number = int(chosen(objects, phrases[0]).sum())
-    if re.match(r"How many|Count|What is the number", text):
-        return str(number)
-    return "Yes" if number else "No"
+@cache
+def asked(seed: int, kind: str | None) -> Question:
+    return make_question(scene_of(seed), random.Random(seed), kind)
+
+
+def of_kind(kind: str) -> list[tuple[Scene, Question]]:
+    """Scenes with questions of just that kind."""
+    return [(scene_of(seed), asked(seed, kind)) for seed in SEEDS if asked(seed, kind).kind == kind]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_truth_is_what_the_words_ask_for(kind: str) -> None:
-    seen = set()
-    for seed in range(400):
-        scene = make_scene(seed)
-        question = make_question(scene, random.Random(seed), kind)
-        assert question.value == read(question, scene), question.text
-        seen.add(question.value)
-    assert len(seen) >= 2
+    values = Counter[str]()
+    for scene, question in of_kind(kind):
+        assert question.value == read(question.text, objects_of(scene), scene.width, scene.height), question.text
+        values[question.value] += 1
+    assert set(values) == {NOT_HERE} if kind == "absent" else len(values) >= 2
+    assert values.total() > 0.8 * len(SEEDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_filters_are_those_of_the_text(kind: str) -> None:
+    for _, question in of_kind(kind):
+        told = [tuple(word for word in found if word not in (None, "object")) for found in names(question.text)]
+        meant = [tuple(w for w in (f.size, f.colour, f.shape) if w is not None) for f in question.filters]
+        if kind == "subtract" and len(told) == len(meant) + 1:
+            assert told.pop() == ()  # "how many objects are left"
+        if kind == "extreme":
+            assert told in ([()], []) and meant in ([], [("big",)])
+        else:
+            assert told == meant, question.text
+
+
+def test_filter_matches_and_names_what_it_says() -> None:
+    item = scene_of(3).objects[0]
+    assert Filter().matches(item) and Filter().plural == "objects"
+    assert Filter(item.size, item.colour, item.shape).matches(item)
+    assert not Filter(size="small" if item.size == "big" else "big").matches(item)
+    assert Filter("big", "red", "cross").plural == "big red crosses"
+    assert Filter(colour="blue").singular == "blue object"
+    assert (article("orange star"), article("red star")) == ("an", "a")
+
+
+def test_scenes_without_such_a_question_are_asked_to_count() -> None:
+    alone = [seed for seed in SEEDS if len(scene_of(seed).objects) == 1]
+    assert {asked(seed, "relation").kind for seed in alone} == {"count"}
+    assert all(asked(seed, kind).kind in (kind, "count") for seed in SEEDS for kind in KINDS)
+    assert {asked(seed, None).kind for seed in SEEDS} == set(KINDS)
 
 
 def test_options_hold_the_truth_once_under_its_letter() -> None:
-    lettered = 0
-    for seed in range(400):
-        question = make_question(make_scene(seed), random.Random(seed))
+    letters = Counter[str]()
+    for question in (asked(seed, kind) for seed in SEEDS for kind in KINDS):
         if not question.options:
-            assert question.truth == question.value
+            assert question.truth == question.value and "A. " not in question.text
             continue
-        lettered += 1
-        assert len(set(question.options)) == len(question.options) <= len(LETTERS)
+        letters[question.truth] += 1
+        assert len(set(question.options)) == len(question.options) in (2, 4)
         assert question.options[LETTERS.index(question.truth)] == question.value
-        for letter, option in zip(LETTERS, question.options, strict=False):
-            assert f"{letter}. {option}" in question.text
-    assert 100 < lettered < 220
+        listed = re.findall(r"([A-D])\. (\w+)", question.text)
+        assert listed == list(zip(LETTERS, question.options, strict=False))
+    assert 0.3 < letters.total() / (len(SEEDS) * len(KINDS)) < 0.45
+    assert 0.6 < letters["A"] / letters["B"] < 1.6 and 0.6 < letters["C"] / letters["D"] < 1.6
 
 
 def test_answers_are_not_given_away_by_their_frequency() -> None:
-    for kind in ("compare", "exists"):
-        values = [make_question(make_scene(seed), random.Random(seed), kind).value for seed in range(500)]
+    for kind in ("compare", "exists", "relation"):
+        values = [question.value for _, question in of_kind(kind)]
         assert 0.25 < values.count("Yes") / len(values) < 0.75
+    for kind in ("attribute", "extreme"):
+        commonest = Counter(question.value for _, question in of_kind(kind)).most_common(1)[0][1]
+        assert commonest < 0.25 * len(of_kind(kind))
 
 
-def test_same_seed_same_questions_and_different_kinds() -> None:
-    scene = make_scene(5)
-    assert make_questions(scene, 4, 1) == make_questions(scene, 4, 1)
-    assert make_questions(scene, 4, 1) != make_questions(scene, 4, 2)
+def test_relations_are_plain() -> None:
+    """At least a tenth of the picture apart, and in different columns or rows of the grid."""
+    for scene, question in of_kind("relation"):
+        one, other = (next(item for item in objects_of(scene) if fits(item, named)) for named in names(question.text))
+        axis, length = ("x", scene.width) if question.asks in ("left", "right") else ("y", scene.height)
+        assert abs(one[axis] - other[axis]) >= 0.1 * length
+        assert int(8 * one[axis] / length) != int(8 * other[axis] / length)
+
+
+def test_extremes_are_plain() -> None:
+    """The next object is clearly further in, by its centre; by its edge it is further in too."""
+    places = set()
+    for scene, question in of_kind("extreme"):
+        objects = objects_of(scene)
+        places.add(question.place)
+        place = question.place if question.place.isalpha() else f"nearest the {question.place} corner"
+        item = outermost(place, objects, scene.width, scene.height)
+        rest = [other for other in objects if other is not item]
+        out = outwards(place, item, scene.width, scene.height)
+        unit = math.sqrt(scene.width * scene.height)
+        if place == "largest":
+            assert all(item["radius"] >= 1.5 * other["radius"] for other in rest)
+            continue
+        assert rest
+        margin = 0.0799 if "corner" in place else 0.0499 if place.endswith("most") and place != "topmost" else 0.02
+        assert all(outwards(place, other, scene.width, scene.height) - out >= margin * unit for other in rest)
+        if place in ("topmost", "lowest"):
+            assert all(abs(other["y"] - item["y"]) > 0.06 * scene.height for other in rest)
+        if "corner" not in place:
+            assert all(
+                outwards(place, other, scene.width, scene.height) - other["radius"] > out - item["radius"]
+                for other in rest
+            )
+    assert len(places) == 9
+
+
+def test_the_same_seed_asks_the_same_and_kinds_do_not_repeat() -> None:
+    scene = scene_of(5)
+    assert make_questions(scene, 4, 1) == make_questions(scene, 4, 1) != make_questions(scene, 4, 2)
+    for seed in range(40):
+        kinds = Counter(question.kind for question in make_questions(scene_of(seed), 8, seed))
+        assert kinds.total() == 8
+        assert all(number == 1 for kind, number in kinds.items() if kind != "count")
+
+
+def test_held_out_strangers_are_never_trained_on() -> None:
+    assert not set(STRANGERS) & set(UNSEEN_STRANGERS)
+    unseen = 0
+    for seed in SEEDS:
+        question = make_question(scene_of(seed), random.Random(seed), "absent", UNSEEN_STRANGERS)
+        words = set(re.findall(r"\w+", question.text.lower()))
+        words |= {word.removesuffix("s") for word in words}
+        assert not words & (set(STRANGERS))
+        unseen += bool(words & set(UNSEEN_STRANGERS))
+        trained_on = asked(seed, "absent").text.lower()
+        assert not set(re.findall(r"\w+", trained_on)) & set(UNSEEN_STRANGERS)
+    assert unseen > 80
