@@ -9,10 +9,10 @@ import tokenizers
 import torch
 import transformers
 
-from training.batches import Batcher, cross_attention_mask, preprocess
+from cotcli.shapes.scenes import COLOURS, SHAPES, SIZES, draw, make_scene
+from training.batches import IGNORE, Batcher, BatchOptions, cross_attention_mask, make_images, preprocess
 from training.held_out import held_out
 from training.model import make_image_processor
-from cotcli.shapes.scenes import draw
 from training.tokenizer import (
     IMAGE,
     VOCAB_SIZE,
@@ -46,7 +46,8 @@ def test_prompt_tiles_and_mask_equal_the_processor_s(tokenizer: tokenizers.Token
         expected = processor(images=[[draw(item.scene)]], text=[text], return_tensors="pt", add_special_tokens=False)
         prompt = encoder.prompt(item.question.text)
         assert expected["input_ids"][0].tolist() == prompt
-        tiles = preprocess(images, [item.scene])
+        tiles = preprocess([item.scene])
+        assert set(tiles) == {"pixel_values", "aspect_ratio_ids", "aspect_ratio_mask"}
         for name, value in tiles.items():
             assert torch.equal(value, expected[name])
         mask = cross_attention_mask(tiles["aspect_ratio_mask"], len(prompt), encoder.image_position, 1)
@@ -70,23 +71,80 @@ def test_any_user_text_survives_and_yields_no_special_token(tokenizer: tokenizer
 
 
 def test_batches_repeat_and_workers_share_them(tokenizer: tokenizers.Tokenizer) -> None:
-    encoder, images = PromptEncoder(tokenizer), make_image_processor()
-    whole = Batcher(images, encoder, 0, 4, 1).stream(0)
-    halves = [Batcher(images, encoder, 0, 4, 1, rank, 2).stream(0) for rank in (0, 1)]
-    first, parts = next(whole), [next(half) for half in halves]
+    encoder, options = PromptEncoder(tokenizer), BatchOptions(pictures=4, questions=2)
+    whole = Batcher(encoder, 0, options).stream(0)
+    first = next(whole)
+    assert first.texts is not None and first.images is not None and first.cross_attention_mask is not None
     for rank in (0, 1):
-        assert torch.equal(first.patch_labels[rank::2], parts[rank].patch_labels)
-        length = parts[rank].input_ids.shape[1]
-        assert torch.equal(first.input_ids[rank::2, :length], parts[rank].input_ids)
-    later = Batcher(images, encoder, 0, 4, 1).stream(1)
-    assert torch.equal(next(whole).input_ids, next(later).input_ids)
+        part = next(Batcher(encoder, 0, options, rank, 2).stream(0))
+        assert part.texts is not None and part.images is not None and part.cross_attention_mask is not None
+        assert part.scene_seeds == first.scene_seeds[rank::2]
+        assert torch.equal(first.images.places[rank::2], part.images.places)
+        for name, value in part.images.inputs.items():
+            assert torch.equal(first.images.inputs[name][rank::2], value)
+        length = part.texts.input_ids.shape[1]
+        rows = [2 * picture + question for picture in range(rank, 4, 2) for question in range(2)]
+        assert torch.equal(first.texts.input_ids[rows, :length], part.texts.input_ids)
+        assert torch.equal(first.cross_attention_mask[rows, :length], part.cross_attention_mask)
+    second, later = next(whole), next(Batcher(encoder, 0, options).stream(1))
+    assert second.texts is not None and later.texts is not None
+    assert second.scene_seeds == later.scene_seeds != first.scene_seeds
+    assert torch.equal(second.texts.input_ids, later.texts.input_ids)
 
 
-def test_labels_are_the_answer_one_place_early(tokenizer: tokenizers.Tokenizer) -> None:
-    batch = next(Batcher(make_image_processor(), PromptEncoder(tokenizer), 0, 4, 1).stream(0))
+@pytest.mark.parametrize("form", ["staged", "untagged", "direct"])
+def test_labels_are_the_answer_one_place_early(tokenizer: tokenizers.Tokenizer, form: str) -> None:
+    texts = next(Batcher(PromptEncoder(tokenizer), 0, BatchOptions(pictures=4, sees=False, form=form)).stream(0)).texts
+    assert texts is not None
     for row in range(4):
-        told = (batch.labels[row] >= 0).nonzero().flatten()
-        assert torch.equal(batch.labels[row, told], batch.input_ids[row, told + 1])
-        answer = tokenizer.decode(batch.labels[row, told].tolist())
-        assert answer.startswith("<SUMMARY>") and answer.endswith("</CONCLUSION>")
-        assert (batch.weights[row, told] >= 1).all() and (batch.weights[row].count_nonzero() == len(told)).all()
+        told = (texts.labels[row] != IGNORE).nonzero().flatten()
+        assert torch.equal(texts.labels[row, told], texts.input_ids[row, told + 1])
+        answer = tokenizer.decode(texts.labels[row, told].tolist())
+        if form == "staged":
+            assert answer.startswith("<SUMMARY>") and answer.endswith("</CONCLUSION>")
+        else:
+            assert "<" not in answer and ("\n\n" in answer) == (form == "untagged")
+        assert (texts.weights[row, told] >= 1).all() and texts.weights[row].count_nonzero() == len(told)
+
+
+def test_what_only_a_picture_tells_weighs_nothing_without_one(tokenizer: tokenizers.Tokenizer) -> None:
+    options = BatchOptions(pictures=6, sees=False, blind=True)
+    texts = next(Batcher(PromptEncoder(tokenizer), 0, options).stream(0)).texts
+    assert texts is not None
+    for row in range(6):
+        weighing_nothing = (texts.labels[row] != IGNORE) & (texts.weights[row] == 0)
+        listed = tokenizer.decode(texts.labels[row, weighing_nothing].tolist())
+        told = tokenizer.decode(texts.labels[row, texts.labels[row] != IGNORE].tolist())
+        caption = told.split("<CAPTION>")[1].split("</CAPTION>")[0]
+        assert listed.split() and " ".join(caption.split()[-4:]) in " ".join(listed.split())
+        assert "SUMMARY" not in listed and "REASONING" not in listed
+
+
+def test_patch_labels_find_every_object_where_transformers_shows_it() -> None:
+    """At the patch of its centre, the pixels that the vision tower gets have the object's colour."""
+    processor = make_image_processor()
+    for seed in range(60):
+        scene = make_scene(seed)
+        images = make_images([scene])
+        places, objects = images.places[0], images.objects[0]
+        centres = (places[:, 0] > 0).nonzero().flatten().tolist()
+        by_place = sorted(centres, key=lambda token: int(places[token, 0]))
+        assert [int(places[token, 0]) for token in by_place] == list(range(1, len(scene.objects) + 1))
+        tiles = processor(images=[[draw(scene)]], return_tensors="pt")["pixel_values"][0, 0]
+        tiles = tiles * torch.tensor(processor.image_std)[:, None, None]
+        tiles = (tiles + torch.tensor(processor.image_mean)[:, None, None]) * 255
+        for token, item in zip(by_place, sorted(scene.objects, key=lambda item: item.x), strict=True):
+            labels = [list(COLOURS).index(item.colour), SHAPES.index(item.shape), SIZES.index(item.size)]
+            assert objects[token].tolist() == labels
+            column, row = places[token, 1:].tolist()
+            assert (column, row) == (int(8 * item.x / scene.width), int(8 * item.y / scene.height))
+            tile, patch = divmod(token, 17)
+            top, left = (patch - 1) // 4 * 16, (patch - 1) % 4 * 16
+            shown = tiles[tile, :, top : top + 16, left : left + 16]
+            near = (shown - torch.tensor(item.rgb)[:, None, None]).abs().amax(0) < 40
+            assert near.any()
+
+
+def test_answers_fit_into_what_evaluation_generates(tokenizer: tokenizers.Tokenizer) -> None:
+    longest = max(len(tokenizer.encode(item.reference).ids) for item in held_out(400))
+    assert 100 < longest + 1 <= 320
