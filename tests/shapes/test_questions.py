@@ -114,7 +114,14 @@ def test_relations_are_plain() -> None:
 def test_extremes_are_plain() -> None:
     """The next object is clearly further in, by its centre; by its edge it is further in too."""
     places = set()
-    for scene, question in of_kind("extreme"):
+    asked_often = [
+        (scene_of(seed), make_question(scene_of(seed), random.Random(f"{seed} {wording}"), "extreme"))
+        for seed in range(400)
+        for wording in range(8)
+    ]
+    for scene, question in asked_often:
+        if question.kind != "extreme":
+            continue
         objects = objects_of(scene)
         places.add(question.place)
         place = question.place if question.place.isalpha() else f"nearest the {question.place} corner"
