@@ -2,7 +2,8 @@
 
     python -m benchmarks.quantization CHECKPOINT --types f32 f16 q8_0 q4_k_m --scenes 500
 
-For every type: the size of the pair; the share of right answers, greedy, through cotcli's Python API; and, over the
+For every type: the size of the pair; the share of right answers, greedy, through cotcli's Python API, also by kind of
+question, and the stages at which the wrong ones went wrong; and, over the
 tokens of reference answers, how far the predictions are from the first type's: mean Kullback-Leibler divergence in nats
 a token, and how often the likeliest token is the same.
 """
@@ -78,6 +79,7 @@ def main() -> None:
     items = held_out(given.scenes, given.seed)
     table = Table("type", "MB", "KL, nats/token", "same top token", "right", "well-formed")
     base: list[LogProbs] | None = None
+    details: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         for quantization in given.types:
             pair = convert(given.checkpoint, folder, quantization, name="model")
@@ -93,7 +95,9 @@ def main() -> None:
                 f"{loss.score.accuracy:.1%}",
                 f"{loss.score.well_formed / len(items):.1%}",
             )
+            details += [f"\n{pair.quantization}", *loss.score.lines()]
     Console().print(table)
+    print("\n".join(details))
 
 
 if __name__ == "__main__":
