@@ -26,7 +26,7 @@ Kind = Literal["count", "subtract", "compare", "exists", "attribute", "relation"
 
 MODEL = "demo"
 # `cotcli demo` alone is `cotcli demo --new SEED --kind KIND`.
-SEED = 0
+SEED = 55
 KIND: Kind = "subtract"
 
 
