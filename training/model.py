@@ -28,7 +28,7 @@ WIDTH = 256
 PREPROCESSING = ImagePreprocessing(TILE_SIZE, MAX_NUM_TILES, IMAGE_MEAN, IMAGE_STD, 1 / 255, ASPECT_RATIOS)
 
 
-def make_config(bos_id: int, eot_id: int, pad_id: int, text_width: int = WIDTH, text_ffn: int = 512) -> MllamaConfig:
+def make_config(bos_id: int, eot_id: int, pad_id: int, text_width: int = WIDTH) -> MllamaConfig:
     """The configuration of the bundled model; a wider language side is for comparisons."""
     return MllamaConfig(
         vision_config={
@@ -48,7 +48,7 @@ def make_config(bos_id: int, eot_id: int, pad_id: int, text_width: int = WIDTH, 
         text_config={
             "vocab_size": VOCAB_SIZE,
             "hidden_size": text_width,
-            "intermediate_size": text_ffn,
+            "intermediate_size": 2 * text_width,
             "num_hidden_layers": 6,
             "cross_attention_layers": [1, 3],
             "num_attention_heads": 4,
