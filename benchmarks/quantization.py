@@ -3,9 +3,9 @@
     python -m benchmarks.quantization CHECKPOINT --types f32 f16 q8_0 q4_k_m --scenes 500
 
 For every type: the size of the pair; the share of right answers, greedy, through cotcli's Python API, also by kind of
-question, and the stages at which the wrong ones went wrong; and, over the
-tokens of reference answers, how far the predictions are from the first type's: mean Kullback-Leibler divergence in nats
-a token, and how often the likeliest token is the same.
+question, and the stages at which the wrong ones went wrong; and, over the tokens of reference answers, how far the
+predictions are from the first type's: mean Kullback-Leibler divergence in nats a token, and how often the likeliest
+token is the same.
 """
 
 from __future__ import annotations

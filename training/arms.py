@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 from dataclasses import dataclass, replace
 from functools import partial
@@ -34,7 +33,7 @@ from training.batches import Batch, BatchOptions, cross_attention_mask, preproce
 from training.evaluate import greedy_answers
 from training.held_out import held_out, score
 from training.model import WIDTH
-from training.train import Fit, Learner, Options, Phase, load, sees
+from training.train import Fit, Learner, Options, Phase, load, save_whole
 
 _CHUNK = 64
 
@@ -99,8 +98,7 @@ def look(checkpoint: Path, out: Path, scenes: int) -> None:
             found = tower(**images).last_hidden_state
             states.append(found.reshape(found.shape[0], -1, found.shape[-1]).half())
             tiles.append(images["aspect_ratio_mask"])
-    torch.save({"states": torch.cat(states), "tiles": torch.cat(tiles)}, out / "seen.partial")
-    os.replace(out / "seen.partial", out / "seen.pt")
+    save_whole({"states": torch.cat(states), "tiles": torch.cat(tiles)}, out / "seen.pt")
 
 
 def run(trial: Trial, checkpoint: Path, out: Path, steps: int, scenes: int, questions: int) -> dict[str, object]:
@@ -114,11 +112,11 @@ def run(trial: Trial, checkpoint: Path, out: Path, steps: int, scenes: int, ques
     tower = MllamaForConditionalGeneration.from_pretrained(checkpoint)
     learner = ArmLearner(out, options, trial.arm, tower)
     batches = BatchOptions(16, questions=2, sees=False, form=trial.arm.form, scenes=scenes)
-    phase = Phase(trial.name, steps, batches, lambda name: float("vision_model" not in name and not sees_head(name)))
+    phase = Phase(trial.name, steps, batches, lambda name: float(not _frozen(name)))
     fit = Fit(learner, phase, out, options)
     fit.run()
     items = held_out(questions)
-    texts = greedy_answers(learner.model.eval(), learner.encoder, learner.tokenizer, items)
+    texts = greedy_answers(learner.model.eval(), learner.tokenizer, items)
     tally, _ = score(items, [_concluded(text, trial.arm.form) for text in texts])
     result: dict[str, object] = {
         "arm": trial.arm.name,
@@ -133,9 +131,9 @@ def run(trial: Trial, checkpoint: Path, out: Path, steps: int, scenes: int, ques
     return result
 
 
-def sees_head(name: str) -> bool:
-    """Whether the parameter is the dense labels' head's, which no arm needs."""
-    return sees(name) and name.startswith("head.")
+def _frozen(name: str) -> bool:
+    """Whether the parameter is the tower's, or the dense labels' head's, which no arm needs."""
+    return "vision_model" in name or name.startswith("head.")
 
 
 def _concluded(text: str, form: str) -> str:
@@ -174,7 +172,8 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=12000, help="how many different scenes there are to learn from")
     parser.add_argument("--questions", type=int, default=500, help="held-out questions an arm is asked")
     parser.add_argument("--workers", type=int, default=2, help="runs at the same time, of one thread each")
-    parser.add_argument("--arms", nargs="+", choices=[arm.name for arm in ARMS], default=[arm.name for arm in ARMS])
+    names = [arm.name for arm in ARMS]
+    parser.add_argument("--arms", nargs="+", choices=names, default=names)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     vocabulary = given.out / "tokenizer.json"

@@ -30,18 +30,18 @@ def transformers_answers(checkpoint: Path, items: Sequence[Item]) -> list[str]:
     """One greedy answer an item, by transformers in float32."""
     model = MllamaForConditionalGeneration.from_pretrained(checkpoint).eval()
     tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
-    return greedy_answers(model, PromptEncoder(tokenizer), tokenizer, items)
+    return greedy_answers(model, tokenizer, items)
 
 
 @torch.inference_mode()
 def greedy_answers(
     model: MllamaForConditionalGeneration,
-    encoder: PromptEncoder,
     tokenizer: Tokenizer,
     items: Sequence[Item],
     batch: int = 32,
 ) -> list[str]:
     """One greedy answer an item. Prompts of one length go together: no padding."""
+    encoder = PromptEncoder(tokenizer)
     by_length: dict[int, list[tuple[int, list[int]]]] = defaultdict(list)
     for index, item in enumerate(items):
         prompt = encoder.prompt(item.question.text)

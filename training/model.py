@@ -25,6 +25,7 @@ ASPECT_RATIOS = ((1, 1), (1, 2), (1, 3), (1, 4), (2, 1), (2, 2), (3, 1), (4, 1))
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 WIDTH = 256
+CROSS_ATTENTION_LAYERS = (1, 3)
 PREPROCESSING = ImagePreprocessing(TILE_SIZE, MAX_NUM_TILES, IMAGE_MEAN, IMAGE_STD, 1 / 255, ASPECT_RATIOS)
 
 
@@ -50,7 +51,7 @@ def make_config(bos_id: int, eot_id: int, pad_id: int, text_width: int = WIDTH) 
             "hidden_size": text_width,
             "intermediate_size": 2 * text_width,
             "num_hidden_layers": 6,
-            "cross_attention_layers": [1, 3],
+            "cross_attention_layers": list(CROSS_ATTENTION_LAYERS),
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
             "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},

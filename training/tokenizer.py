@@ -134,11 +134,8 @@ class PromptEncoder:
         weight_of = np.ones(len(told.text), np.float32)
         for start, end, weight in told.spans:
             weight_of[start:end] = weight
-        weights = [float(weight_of[start:end].max(initial=1.0)) for start, end in encoding.offsets]
-        weights = [
-            weight if weight_of[start:end].all() else 0.0
-            for weight, (start, end) in zip(weights, encoding.offsets, strict=True)
-        ]
+        parts = [weight_of[start:end] for start, end in encoding.offsets]
+        weights = [float(part.max(initial=1.0)) if part.all() else 0.0 for part in parts]
         return [*encoding.ids, self.eot_id], [*weights, 1.0]
 
     def _ids(self, text: str) -> list[int]:

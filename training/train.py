@@ -31,7 +31,15 @@ from transformers import MllamaForConditionalGeneration
 
 from cotcli.shapes.scenes import COLOURS, GRID, MAX_OBJECTS, SHAPES, SIZES
 from training.batches import IGNORE, Batch, Batcher, BatchOptions, Images, Texts
-from training.model import WIDTH, make_config, make_generation_config, make_image_processor, make_model, project
+from training.model import (
+    CROSS_ATTENTION_LAYERS,
+    WIDTH,
+    make_config,
+    make_generation_config,
+    make_image_processor,
+    make_model,
+    project,
+)
 from training.optimizer import make_optimizers
 from training.tell import DECIDED_WEIGHT
 from training.tokenizer import (
@@ -86,7 +94,7 @@ def sees(name: str) -> bool:
 
 def joins(name: str) -> bool:
     """Whether the parameter belongs to a cross-attention layer, which only pictures train."""
-    return ".layers.1." in name or ".layers.3." in name
+    return not sees(name) and any(f".layers.{layer}." in name for layer in CROSS_ATTENTION_LAYERS)
 
 
 def phases(options: Options) -> tuple[Phase, Phase, Phase]:
@@ -133,16 +141,11 @@ class PatchHead(nn.Module):
 
 
 class Learner:
-    """The model, its tokenizer and the head, and what one batch costs."""
+    """The model, its tokenizer (the run's `tokenizer.json`) and the head, and what one batch costs."""
 
     def __init__(self, out: Path, options: Options, text_width: int = WIDTH) -> None:
         torch.manual_seed(options.seed)
-        vocabulary = out / "tokenizer.json"
-        self.tokenizer = (
-            Tokenizer.from_file(str(vocabulary))
-            if vocabulary.exists()
-            else train_tokenizer(sample_texts(6000, options.seed))
-        )
+        self.tokenizer = Tokenizer.from_file(str(out / "tokenizer.json"))
         self.encoder = PromptEncoder(self.tokenizer)
         ids = {name: special_id(self.tokenizer, name) for name in (BOS, END_OF_TEXT, EOM, EOT, PAD)}
         config = make_config(ids[BOS], ids[EOT], ids[PAD], text_width)
@@ -291,16 +294,21 @@ class Fit:
             bar.set_postfix_str(means)
 
     def save(self) -> None:
-        """Writes the state, whole or not at all."""
+        """Writes the state."""
         state = {
             "weights": {name: weight.detach() for name, weight in self.named},
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "step": self.step,
             "elapsed": self.elapsed,
         }
-        partial = self.path.with_suffix(".partial")
-        torch.save(state, partial)
-        os.replace(partial, self.path)
+        save_whole(state, self.path)
+
+
+def save_whole(value: dict[str, Any], path: Path) -> None:
+    """torch.save, whole or not at all."""
+    partial = path.with_suffix(".partial")
+    torch.save(value, partial)
+    os.replace(partial, path)
 
 
 def load(named: list[tuple[str, nn.Parameter]], weights: dict[str, torch.Tensor]) -> None:

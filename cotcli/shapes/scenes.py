@@ -82,11 +82,6 @@ class SceneObject:
     radius: float
     rgb: tuple[int, int, int]
 
-    @property
-    def name(self) -> str:
-        """The words of the caption, for example `small red circle`."""
-        return f"{self.size} {self.colour} {self.shape}"
-
 
 @dataclass(frozen=True)
 class Background:
@@ -150,8 +145,8 @@ def cell_name(column: int, row: int) -> str:
     return f"{'ABCDEFGH'[column]}{row + 1}"
 
 
-def make_scene(seed: int, max_objects: int = MAX_OBJECTS) -> Scene:
-    """The scene of a seed: 1 to `max_objects` objects that neither touch nor share an x. Seeded."""
+def make_scene(seed: int) -> Scene:
+    """The scene of a seed: 1 to `MAX_OBJECTS` objects that neither touch nor share an x. Seeded."""
     rng = random.Random(f"scene {seed}")
     if rng.random() < _THUMBNAIL_SHARE:
         width, height = (rng.randint(*_THUMBNAIL) for _ in range(2))
@@ -161,7 +156,6 @@ def make_scene(seed: int, max_objects: int = MAX_OBJECTS) -> Scene:
         aspect *= rng.uniform(0.96, 1.04)
         scale = rng.uniform(160, 340)
         width, height = round(scale * math.sqrt(aspect)), round(scale / math.sqrt(aspect))
-    most = min(most, max_objects)
     count = rng.choices(range(1, most + 1), _OBJECT_WEIGHTS[:most])[0]
     background = _make_background(rng)
     jpeg = rng.randint(40, 90) if rng.random() < 0.4 else None
