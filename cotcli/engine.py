@@ -17,6 +17,7 @@ import atexit
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -218,6 +219,11 @@ class Engine:
         return "+".join(names)
 
     # -- images ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def vision_identity(self) -> str:
+        """What the states of a picture depend on but for the picture, see ``VisionTower.identity``."""
+        return VisionTower.identity(self._file, self.vision_device)
 
     def encode(
         self, image: PreparedImage, on_progress: Callable[[int, int], None] | None = None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -20,6 +21,8 @@ from cotcli.answer import Answer, AnswerScore, GenerationParams, ImageInfo, Mode
 from cotcli.engine import Engine, EngineOptions
 from cotcli.errors import ResourceError, UsageError
 from cotcli.image import LoadedImage, PreparedImage, load_image, prepare_image
+from cotcli.image_cache import ImageCache
+from cotcli.image_cache import encode as encode_cached
 from cotcli.mllama.cross_attention import ImageKV
 from cotcli.prompt import build_prompt
 from cotcli.registry import ResolvedModel, resolve
@@ -41,6 +44,7 @@ def load(
     max_sequences: int = 8,
     kv_type: str | None = None,
     stage_format: str | None = None,
+    image_cache: ImageCache | bool = True,
     on_progress: Progress | None = None,
 ) -> Reasoner:
     """Loads a model by name or by the path of its GGUF pair.
@@ -49,6 +53,7 @@ def load(
         model: a name in the registry ("demo"), or a path as ``cotcli.registry.resolve`` takes it.
         gpu_layers, threads, context_length, max_sequences, kv_type: see ``cotcli.engine.EngineOptions``.
         stage_format: "tags" or "none" (the whole answer is the conclusion); None is what the registry says.
+        image_cache: where encoded pictures are kept; True is the user's own cache on disk, False is none.
         on_progress: called while loading, and by every later call of the model.
 
     Raises:
@@ -66,7 +71,8 @@ def load(
     resolved = resolve(model)
     if stage_format is not None:
         resolved = replace(resolved, spec=replace(resolved.spec, stage_format=stage_format))
-    return Reasoner(resolved, options, on_progress)
+    cache = ImageCache() if image_cache is True else image_cache or None
+    return Reasoner(resolved, options, on_progress, cache)
 
 
 class Reasoner:
@@ -74,11 +80,17 @@ class Reasoner:
 
     Args:
         model: where its files are and what the registry says of it.
+        image_cache: None keeps encoded pictures nowhere.
     """
 
     def __init__(
-        self, model: ResolvedModel, options: EngineOptions | None = None, on_progress: Progress | None = None
+        self,
+        model: ResolvedModel,
+        options: EngineOptions | None = None,
+        on_progress: Progress | None = None,
+        image_cache: ImageCache | None = None,
     ) -> None:
+        self._image_cache = image_cache
         self._progress = on_progress or (lambda phase, done, total: None)
         self._spec = model.spec
         begin = time.perf_counter()
@@ -224,7 +236,8 @@ class Reasoner:
         if last is not None and last.info.sha256 == loaded.sha256:
             return replace(last, info=info)
         prepared: PreparedImage = prepare_image(loaded, self.engine.hparams.image)
-        states = self.engine.encode(prepared, lambda done, total: self._progress("image", done, total))
+        progress = partial(self._progress, "image")
+        states = encode_cached(self.engine, prepared, self._image_cache, progress)
         self._forget_image()
         kv = self.engine.load_image(states, prepared.num_tiles)
         self._last_image = EncodedImage(info, prepared.num_tiles, kv)

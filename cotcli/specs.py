@@ -110,6 +110,15 @@ def home() -> Path:
     return Path(platformdirs.user_data_dir("cotcli", appauthor=False))
 
 
+def cache_home() -> Path:
+    """Where cotcli keeps what it can make again: in `COTCLI_HOME`, or the platform's folder for a user's caches."""
+    if os.environ.get("COTCLI_HOME"):
+        return home() / "cache"
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("cotcli", appauthor=False))
+
+
 def is_name(text: str) -> bool:
     """Whether a model can be called that: what else `--model` takes is a path, and `NAME:QUANT`."""
     return _NAME.fullmatch(text) is not None and not text.endswith(".gguf")

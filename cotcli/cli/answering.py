@@ -23,6 +23,7 @@ from cotcli.stages import StageDelta, StageEvent, StageStart
 if TYPE_CHECKING:
     from cotcli.generate import Reasoner
     from cotcli.image import LoadedImage
+    from cotcli.image_cache import ImageCache
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class LoadOptions:
     threads: int | None = None
     context: int | None = None
     stage_format: str | None = None
+    image_cache: bool = True
+    image_cache_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -176,6 +179,7 @@ def loaded(
         "gpu_layers": options.gpu_layers,
         "threads": options.threads,
         "stage_format": options.stage_format,
+        "image_cache": _image_cache(options, output),
     }
     if options.context is not None:
         settings["context_length"] = options.context
@@ -184,3 +188,12 @@ def loaded(
             yield reasoner
     finally:
         progress.hide()
+
+
+def _image_cache(options: LoadOptions, output: OutputOptions) -> ImageCache | bool:
+    if not options.image_cache:
+        return False
+    from cotcli.image_cache import DEFAULT_BYTES, ImageCache
+
+    size = DEFAULT_BYTES if options.image_cache_bytes is None else options.image_cache_bytes
+    return ImageCache(max_bytes=size, on_note=note if output.verbose else None)

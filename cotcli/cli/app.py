@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from cotcli import __version__
-from cotcli.cli import ask, convert, demo, model, schema, score
+from cotcli.cli import ask, cache, convert, demo, model, schema, score
 from cotcli.cli.run import ReaderGone
 from cotcli.errors import Interrupted
 
@@ -59,4 +59,5 @@ app.command("demo")(demo.demo)
 app.command("score")(score.score)
 app.command("convert")(convert.convert)
 app.add_typer(model.app, name="model")
+app.add_typer(cache.app, name="cache")
 app.command("schema")(schema.schema)

@@ -30,6 +30,8 @@ def ask(
     gpu_layers: options.GpuLayers = 0,
     threads: options.Threads = None,
     ctx: options.Context = None,
+    image_cache: options.ImageCache = True,
+    image_cache_size: options.ImageCacheSize = None,
     color: options.Color = "auto",
     quiet: options.Quiet = False,
     verbose: options.Verbose = 0,
@@ -52,5 +54,6 @@ def ask(
         choices=options.parse_choices(choices),
         json_schema=options.read_schema(schema),
     )
-    load = LoadOptions(model, gpu_layers, threads, ctx, stages)
+    cache_bytes = options.parse_size(image_cache_size, "--image-cache-size")
+    load = LoadOptions(model, gpu_layers, threads, ctx, stages, image_cache, cache_bytes)
     raise typer.Exit(answer_all(Job(question, images, load, params, output)))

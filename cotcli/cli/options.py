@@ -7,6 +7,7 @@ Each alias is an annotation for a parameter of a command; each `parse_` function
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,6 +18,7 @@ from cotcli.errors import UsageError
 from cotcli.stages import STAGES
 
 _INT32 = 2**31 - 1  # what libllama's parameters hold
+_SIZE = re.compile(r"(?P<number>\d+(\.\d+)?) ?((?P<unit>[KMGT])(?P<binary>i)?)?B?", re.IGNORECASE)
 _MAX_THREADS = 512  # GGML_MAX_N_THREADS
 
 Question = Annotated[str, typer.Argument(metavar="QUESTION", help="What to ask.", show_default=False)]
@@ -39,6 +41,17 @@ Threads = Annotated[
     typer.Option("--threads", metavar="N", min=1, max=_MAX_THREADS, help="CPU threads.  [default: all cores]"),
 ]
 Context = Annotated[int | None, typer.Option("--ctx", metavar="N", min=1, max=_INT32, help="Context length in tokens.")]
+
+ImageCache = Annotated[
+    bool,
+    typer.Option(
+        "--image-cache/--no-image-cache", help="Keep encoded pictures on disk, and look there.", show_default=False
+    ),
+]
+ImageCacheSize = Annotated[
+    str | None,
+    typer.Option("--image-cache-size", metavar="SIZE", help="Most that may take, such as 500MB.  [default: 4GB]"),
+]
 
 Stages = Annotated[
     Literal["tags", "none"] | None,
@@ -124,6 +137,17 @@ def parse_stage_limits(texts: list[str] | None) -> tuple[tuple[str, int], ...] |
 def parse_choices(text: str | None) -> tuple[str, ...] | None:
     """Texts separated by commas, trimmed."""
     return None if text is None else tuple(choice.strip() for choice in text.split(","))
+
+
+def parse_size(text: str | None, option: str) -> int | None:
+    """Bytes, such as `0`, `500MB`, `1.5 GB` or `4GiB`."""
+    if text is None:
+        return None
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(f"{option} takes a size, not {text}", "For example: 500MB, 4GB or 4GiB")
+    base = 1024 if match["binary"] else 1000
+    return int(float(match["number"]) * base ** " KMGT".index((match["unit"] or " ").upper()))
 
 
 def read_schema(path: Path | None) -> str | None:

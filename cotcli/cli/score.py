@@ -21,6 +21,8 @@ def score(
     gpu_layers: options.GpuLayers = 0,
     threads: options.Threads = None,
     ctx: options.Context = None,
+    image_cache: options.ImageCache = True,
+    image_cache_size: options.ImageCacheSize = None,
     quiet: options.Quiet = False,
     verbose: options.Verbose = 0,
 ) -> None:
@@ -34,13 +36,15 @@ def score(
     from cotcli.render.record import score_record
 
     output_options = OutputOptions(json=json, verbose=verbose, quiet=quiet)
+    cache_bytes = options.parse_size(image_cache_size, "--image-cache-size")
+    load = LoadOptions(model, gpu_layers, threads, ctx, image_cache=image_cache, image_cache_bytes=cache_bytes)
     progress = make_progress(output_options)
     with about(question, image):
         sources = expand_sources([image])
         if len(sources) > 1:
             raise UsageError(f"{image} is {len(sources)} pictures", f"Score one at a time, such as {sources[0]}")
         picture = load_image(sources[0])
-        with loaded(LoadOptions(model, gpu_layers, threads, ctx), output_options, progress, lambda: False) as reasoner:
+        with loaded(load, output_options, progress, lambda: False) as reasoner:
             result = reasoner.score(picture, question, answer)
     if json:
         write_json(sys.stdout, score_record(result, image))

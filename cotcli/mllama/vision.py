@@ -14,12 +14,14 @@ chunks of rows, a graph each, which bounds the scratch memory and lets Ctrl-C be
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
 
+from cotcli import __version__
 from cotcli.image import PreparedImage
 from cotcli.mllama.chunks import split_rows
 from cotcli.mllama.tensor_names import mmproj_tensors
@@ -53,6 +55,20 @@ class VisionTower:
     def close(self) -> None:
         self._allocator.close()
         self._weights.close()
+
+    @staticmethod
+    def identity(file: WeightFile, device: ggml.Device) -> str:
+        """What the states of a picture depend on but for the picture, as a hex digest.
+
+        The same weights in another type, another kind of device and another release of ggml or of this file give other
+        states, if only in the last bits. The number of threads does not change them.
+        """
+        digest = hashlib.sha256()
+        kind = ggml.device_name(device).rstrip("0123456789")  # CUDA0 and CUDA1 are alike if their model is
+        for part in (__version__, ggml.version().decode(), kind, ggml.device_description(device), file.hparams.vision):
+            digest.update(f"{part}\n".encode())
+        digest.update(file.identity(("v.", "mm.0.")).encode())
+        return digest.hexdigest()
 
     def encode(
         self, image: PreparedImage, on_progress: Callable[[int, int], None] | None = None

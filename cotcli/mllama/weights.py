@@ -5,6 +5,7 @@ On the CPU they stay where they are in the file (mmap); on any other device they
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from cotcli.mllama.tensor_names import Role, mmproj_tensors
 from cotcli.native import ggml
 
 _CPU_ALIGNMENT = 32  # what ggml asks of host pointers; GGUF's default alignment is the same
+_SAMPLE = 64  # bytes
 
 
 class WeightFile:
@@ -65,6 +67,19 @@ class WeightFile:
         """Whether the language side is stored in full precision, which then is kept in every step."""
         layer = self.hparams.text.cross_attention_layers[0]
         return int(self._tensors[f"blk.{layer}.cross_attn_q.weight"].tensor_type) == ggml.F32
+
+    def identity(self, prefixes: tuple[str, ...]) -> str:
+        """A hex digest that tells the tensors with these name prefixes from those of any other file.
+
+        Of the pair's id, which stands for the checkpoint, and of each tensor's name, type, shape and first bytes, which
+        another quantization changes. Reads a page of each tensor, not gigabytes.
+        """
+        digest = hashlib.sha256(f"{self.pair_id}\n".encode())
+        for name, tensor in sorted(self._tensors.items()):
+            if name.startswith(prefixes):
+                digest.update(f"{name} {int(tensor.tensor_type)} {tensor.shape.tolist()}\n".encode())
+                digest.update(self._bytes(name)[:_SAMPLE].tobytes())
+        return digest.hexdigest()
 
     def array(self, name: str) -> npt.NDArray[np.float32]:
         """A float32 tensor (a norm, gate, bias or position table), shape as in the table; a view of the file."""

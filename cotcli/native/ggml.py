@@ -142,6 +142,8 @@ _dev_get = bind("ggml_backend_dev_get", c_void_p, c_size_t)
 _dev_by_type = bind("ggml_backend_dev_by_type", c_void_p, c_int)
 # const char * ggml_backend_dev_name(ggml_backend_dev_t device);
 _dev_name = bind("ggml_backend_dev_name", c_char_p, c_void_p)
+# const char * ggml_backend_dev_description(ggml_backend_dev_t device);
+_dev_description = bind("ggml_backend_dev_description", c_char_p, c_void_p)
 # ggml_backend_t ggml_backend_dev_init(ggml_backend_dev_t device, const char * params);
 _dev_init = bind("ggml_backend_dev_init", c_void_p, c_void_p, c_char_p)
 # ggml_backend_buffer_type_t ggml_backend_dev_buffer_type(ggml_backend_dev_t device);
@@ -441,3 +443,8 @@ def devices() -> list[Device]:
 
 def device_name(device: Device) -> str:
     return str(_dev_name(device).decode())
+
+
+def device_description(device: Device) -> str:
+    """The model of a device, such as a processor's or a GPU's name."""
+    return str(_dev_description(device).decode("utf-8", "replace"))
