@@ -114,7 +114,12 @@ class Usage:
 
 @dataclass(frozen=True)
 class Timing:
-    """Wall time of each step in milliseconds. `load` is 0 for a model that was loaded before."""
+    """Wall time of each step in milliseconds. `load` is 0 for a model that was loaded before.
+
+    `image` is the reading of the picture, wherever it was done, and its encoding, near 0 for one that was known. Where
+    answers are written together, the passes are shared: `prompt` and `decode` are then how long this answer took, with
+    what the others did in that time, so that those of several answers add up to more than the time that passed.
+    """
 
     load: float = 0.0
     image: float = 0.0

@@ -9,6 +9,7 @@ Knows nothing of the terminal: ``cotcli.cli`` turns these into one or two lines 
     │   ├── ModelNotFoundError
     │   └── CheckpointError         (met by convert: not the architecture, missing or misshapen tensors)
     ├── ResourceError           5   memory, disk or device
+    │   └── ContextFullError        (the key-value cache has no room for more tokens)
     ├── NoConclusionError       6   the answer ended before its conclusion
     └── Interrupted           130   Ctrl-C
 """
@@ -59,6 +60,10 @@ class CheckpointError(ModelError):
 class ResourceError(CotcliError):
     exit_code = 5
     code = "resource"
+
+
+class ContextFullError(ResourceError):
+    pass
 
 
 class NoConclusionError(CotcliError):

@@ -8,31 +8,33 @@ Each step is another module's; this one calls them in order and keeps the time.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future
+from contextlib import closing
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from cotcli.answer import Answer, AnswerScore, GenerationParams, ImageInfo, ModelInfo, Timing, TokenScore, Usage
-from cotcli.engine import Engine, EngineOptions
-from cotcli.errors import ResourceError, UsageError
-from cotcli.image import LoadedImage, PreparedImage, load_image, prepare_image
+from cotcli.answer import Answer, AnswerScore, GenerationParams, ModelInfo, Timing, TokenScore, Usage
+from cotcli.engine import Decode, Engine, EngineOptions
+from cotcli.errors import CotcliError, ResourceError, UsageError
 from cotcli.image_cache import ImageCache
-from cotcli.image_cache import encode as encode_cached
-from cotcli.mllama.cross_attention import ImageKV
+from cotcli.lookahead import LookAhead
+from cotcli.lookahead import Request as Request
+from cotcli.pictures import EncodedImage, Picture, Pictures
 from cotcli.prompt import build_prompt
 from cotcli.registry import ResolvedModel, resolve
 from cotcli.stages import StageEvent
+from cotcli.together import Item, Together, Writing
 from cotcli.writer import AnswerWriter, Progress
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from cotcli.pictures import ImageSource
 
-    ImageSource: TypeAlias = str | Path | bytes | Image | LoadedImage
+T = TypeVar("T")
 
 
 def load(
@@ -41,7 +43,8 @@ def load(
     gpu_layers: int = 0,
     threads: int | None = None,
     context_length: int = 4096,
-    max_sequences: int = 8,
+    max_sequences: int = 1,
+    total_context: int | None = None,
     kv_type: str | None = None,
     stage_format: str | None = None,
     image_cache: ImageCache | bool = True,
@@ -51,7 +54,7 @@ def load(
 
     Args:
         model: a name in the registry ("demo"), or a path as ``cotcli.registry.resolve`` takes it.
-        gpu_layers, threads, context_length, max_sequences, kv_type: see ``cotcli.engine.EngineOptions``.
+        gpu_layers, threads, context_length, max_sequences, total_context, kv_type: see ``cotcli.engine.EngineOptions``.
         stage_format: "tags" or "none" (the whole answer is the conclusion); None is what the registry says.
         image_cache: where encoded pictures are kept; True is the user's own cache on disk, False is none.
         on_progress: called while loading, and by every later call of the model.
@@ -66,6 +69,7 @@ def load(
         threads=threads,
         context_length=context_length,
         max_sequences=max_sequences,
+        total_context=total_context,
         kv_type=kv_type,
     )
     resolved = resolve(model)
@@ -90,7 +94,6 @@ class Reasoner:
         on_progress: Progress | None = None,
         image_cache: ImageCache | None = None,
     ) -> None:
-        self._image_cache = image_cache
         self._progress = on_progress or (lambda phase, done, total: None)
         self._spec = model.spec
         begin = time.perf_counter()
@@ -101,7 +104,7 @@ class Reasoner:
             on_load=lambda share: self._progress("load", round(share * 100), 100),
         )
         self._load_ms = _since(begin)
-        self._last_image: EncodedImage | None = None
+        self._pictures = Pictures(self.engine, image_cache, partial(self._progress, "image"))
         self.info = ModelInfo(
             name=model.spec.name,
             quant=self.engine.model.quantization,
@@ -146,17 +149,56 @@ class Reasoner:
             ResourceError: the question does not fit the context, or memory ran out.
         """
         params = replace(params or self.defaults, **overrides)
+        yield from self._together([Request(image, question, params)], 1, _item_or_raise)
+
+    def stream_all(
+        self, requests: Iterable[Request], parallel: int = 1
+    ) -> Generator[tuple[Request, StageEvent | Answer | CotcliError], None, None]:
+        """Answers many questions, several at once: the items of ``stream``, each with its request.
+
+        Requests are started in their order and end in any. A request's last item is its ``Answer``, or the error that
+        kept it from one, which the others do not feel. While answers are written, the pictures of the next two requests
+        are read; questions about one picture in a row, or at the same time, encode it once.
+
+        Args:
+            requests: asked for the next only when its picture can be read ahead; not from another thread.
+            parallel: answers at once, at most ``max_sequences``. What an answer says does not depend on it, but for
+                the rounding of sums.
+
+        Ctrl-C ends the answers that are being written as items with finish_reason "interrupted", then the iterator. If
+        none is being written, KeyboardInterrupt is raised.
+
+        Raises:
+            UsageError: ``parallel`` is out of range.
+        """
+        most = self.engine.options.max_sequences
+        if not 1 <= parallel <= most:
+            hint = f"Load the model with more sequences: cotcli.load(..., max_sequences={parallel})"
+            raise UsageError(f"parallel must be 1 to {most}, not {parallel}", hint if parallel > most else None)
+        return self._together(requests, parallel, lambda request, item: (request, item))
+
+    def _together(
+        self, requests: Iterable[Request], parallel: int, give: Callable[[Request, Item], T]
+    ) -> Generator[T, None, None]:
+        def start(wait: bool) -> tuple[Request, Writing] | None:
+            taken = ahead.take(wait=wait)
+            return None if taken is None else (taken[0], self._answer(*taken))
+
+        with closing(LookAhead(requests, self._pictures.read)) as ahead:
+            yield from Together(self.engine, start, give, parallel).run()
+
+    def _answer(self, request: Request, picture: Future[Picture | None]) -> Writing:
+        """One answer, top to bottom; it stands still at each ``Decode`` until the engine has decoded those tokens."""
+        params = request.params or self.defaults
         AnswerWriter.check(self.engine, self._spec.stages, params)
-        begin = time.perf_counter()
-        encoded = None if image is None else self.encode(image)
-        image_ms = _since(begin)
+        encoded, image_ms = self._encode(picture.result())
 
         begin = time.perf_counter()
-        prompt = self.prompt(question, encoded)
+        prompt = self.prompt(request.question, encoded)
         sequence = self.engine.sequence(encoded.kv if encoded else None)
         try:
             self._progress("prompt", 0, len(prompt))
-            self.engine.prefill(sequence, prompt)
+            yield Decode(sequence, prompt)
             self._progress("prompt", len(prompt), len(prompt))
             prompt_ms = _since(begin)
 
@@ -170,7 +212,7 @@ class Reasoner:
         load_ms, self._load_ms = self._load_ms, 0.0
         parser = writer.parser
         yield Answer(
-            question=question,
+            question=request.question,
             image=encoded.info if encoded else None,
             stages=parser.stages,
             answer=parser.answer,
@@ -192,9 +234,7 @@ class Reasoner:
         Raises:
             UsageError: the answer is empty.
         """
-        begin = time.perf_counter()
-        encoded = None if image is None else self.encode(image)
-        image_ms = _since(begin)
+        encoded, image_ms = self._encode(None if image is None else self._pictures.read(image))
         model = self.engine.model
         tokens = model.tokenize(answer)
         if not tokens:
@@ -226,43 +266,31 @@ class Reasoner:
         )
 
     def encode(self, image: ImageSource) -> EncodedImage:
-        """A picture's keys and values, good until another is encoded.
+        """A picture's keys and values, good until another is encoded; one that is known is not encoded again."""
+        return self._pictures.encode(self._pictures.read(image))
 
-        Those of the picture before are kept, since questions about one picture come in rows.
-        """
-        loaded = image if isinstance(image, LoadedImage) else load_image(image)
-        info = ImageInfo(loaded.source, loaded.sha256, loaded.width, loaded.height)
-        last = self._last_image
-        if last is not None and last.info.sha256 == loaded.sha256:
-            return replace(last, info=info)
-        prepared: PreparedImage = prepare_image(loaded, self.engine.hparams.image)
-        progress = partial(self._progress, "image")
-        states = encode_cached(self.engine, prepared, self._image_cache, progress)
-        self._forget_image()
-        kv = self.engine.load_image(states, prepared.num_tiles)
-        self._last_image = EncodedImage(info, prepared.num_tiles, kv)
-        return self._last_image
-
-    def _forget_image(self) -> None:
-        if self._last_image is not None:
-            self.engine.release_image(self._last_image.kv)
-            self._last_image = None
+    def _encode(self, picture: Picture | None) -> tuple[EncodedImage | None, float]:
+        """With the milliseconds that reading and encoding took."""
+        if picture is None:
+            return None, 0.0
+        begin = time.perf_counter()
+        return self._pictures.encode(picture), picture.read_ms + _since(begin)
 
     def prompt(self, question: str, encoded: EncodedImage | None, n_more: int = 1) -> list[int]:
         """Tokens before the answer; ResourceError if they and ``n_more`` tokens do not fit the context."""
         engine = self.engine
         image_token = engine.image_token if encoded else None
         prompt = build_prompt(engine.model, question, image_token, self._spec.bos_count)
-        if len(prompt) + n_more > engine.context.n_ctx:
+        if len(prompt) + n_more > engine.context_length:
             raise ResourceError(
-                f"the prompt has {len(prompt)} tokens and the context {engine.context.n_ctx}",
+                f"the prompt has {len(prompt)} tokens and the context {engine.context_length}",
                 f"Make it larger: --ctx {len(prompt) + 1024}",
             )
         return prompt
 
     def close(self) -> None:
         """Frees the model."""
-        self._forget_image()
+        self._pictures.forget_last()
         self.engine.close()
 
     def __enter__(self) -> Reasoner:
@@ -272,13 +300,10 @@ class Reasoner:
         self.close()
 
 
-@dataclass(frozen=True)
-class EncodedImage:
-    """A picture as the language model takes it."""
-
-    info: ImageInfo
-    num_tiles: int
-    kv: ImageKV
+def _item_or_raise(request: Request, item: Item) -> StageEvent | Answer:
+    if isinstance(item, CotcliError):
+        raise item
+    return item
 
 
 def log_softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:

@@ -1,15 +1,17 @@
-"""Writes one answer: draws tokens, decodes them, turns their text into stage events, and keeps the limits.
+"""Writes one answer: draws tokens, asks for them to be decoded, turns their text into stage events, keeps the limits.
 
-Knows a sequence that has read its prompt. Knows nothing of pictures or of how the answer is shown.
+Knows a sequence that has read its prompt. Knows nothing of pictures, of how the answer is shown, or of other answers
+whose tokens go into the same passes.
 """
 
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 from cotcli.answer import GenerationParams
-from cotcli.engine import Engine, TokenSequence
+from cotcli.engine import Decode, Engine, TokenSequence
+from cotcli.errors import ContextFullError
 from cotcli.sampling import Grammar, build_sampler, conclusion_grammar
 from cotcli.stages import StageEvent, StageFormat, StageParser, StageStart
 
@@ -55,19 +57,26 @@ class AnswerWriter:
         """Raises UsageError for choices or a schema that no grammar can be made of, before a picture is encoded."""
         build_sampler(engine.model, params, _grammar(form, params)).close()
 
-    def write(self) -> Iterator[StageEvent]:
-        """Events until the answer ends, whatever ends it; Ctrl-C ends it with what there is."""
+    def write(self) -> Generator[StageEvent | Decode, None, None]:
+        """Events until the answer ends, whatever ends it, and the tokens to decode in between.
+
+        After a ``Decode`` it must be gone on with as soon as the pass with the last of its tokens is over: the logits
+        are drawn from then, and the next pass rewrites them. What went wrong instead is thrown in: KeyboardInterrupt
+        ends the answer with what there is, as a full context does; other errors come out again.
+        """
         self._start_sampler()
         try:
             yield from self._write()
         except KeyboardInterrupt:
             self._end("interrupted")
+        except ContextFullError:
+            self._end("context")
         finally:
             self._sampler.close()
         yield from self._flush()
         yield from self.parser.close()
 
-    def _write(self) -> Iterator[StageEvent]:
+    def _write(self) -> Iterator[StageEvent | Decode]:
         model = self._engine.model
         while not self._ended():
             token = self._sampler.sample(self._engine.context, self._engine.output_of(self._sequence))
@@ -86,11 +95,11 @@ class AnswerWriter:
         if not self._done:
             if self.n_tokens >= self._params.max_tokens:
                 self._end("length")
-            elif self._sequence.length >= self._engine.context.n_ctx:
+            elif self._sequence.length >= self._engine.context_length:
                 self._end("context")
         return self._done
 
-    def _take(self, token: int, piece: str) -> Iterator[StageEvent]:
+    def _take(self, token: int, piece: str) -> Iterator[StageEvent | Decode]:
         """Parses a token's text and decodes the token."""
         stage_before = self.parser.stage
         if self._waits_for_conclusion:
@@ -102,10 +111,10 @@ class AnswerWriter:
                     return
         else:
             yield from self.parser.feed(piece)
-        self._engine.step([(self._sequence, token)])
+        yield Decode(self._sequence, [token])
         self._stage_tokens = self._stage_tokens + 1 if self.parser.stage == stage_before else 0
 
-    def _enter_conclusion(self, token: int, tag: str, rest: str) -> Iterator[StageEvent]:
+    def _enter_conclusion(self, token: int, tag: str, rest: str) -> Iterator[StageEvent | Decode]:
         """Binds what follows the opening tag, which ``token`` has just ended; ``rest`` is the token's text after it."""
         if rest.strip():
             # The token goes on with text that no grammar has seen: write the tag without it.
@@ -113,11 +122,11 @@ class AnswerWriter:
             yield from self._force(tag, parsed=True)
         else:
             yield from self.parser.feed(rest)
-            self._engine.step([(self._sequence, token)])
+            yield Decode(self._sequence, [token])
         self._stage_tokens = 0
         self._bind()
 
-    def _keep_stage_limit(self) -> Iterator[StageEvent]:
+    def _keep_stage_limit(self) -> Iterator[StageEvent | Decode]:
         """Closes a stage that has used up its own limit; in the conclusion that ends the answer."""
         stage = self.parser.stage
         if stage is None or self._stage_tokens < self._limits.get(stage, self._params.max_tokens):
@@ -128,14 +137,14 @@ class AnswerWriter:
             self.finish_reason = "stage_length"
             yield from self._force(f"</{stage.upper()}>\n\n")
 
-    def _force(self, text: str, *, parsed: bool = False) -> Iterator[StageEvent]:
+    def _force(self, text: str, *, parsed: bool = False) -> Iterator[StageEvent | Decode]:
         """Writes text of ours into the answer; ends the answer where the context has no room for it."""
         yield from self._flush()
         tokens = self._engine.model.tokenize(text)
-        if self._sequence.length + len(tokens) > self._engine.context.n_ctx:
+        if self._sequence.length + len(tokens) > self._engine.context_length:
             self._end("context")
             return
-        self._engine.extend([(self._sequence, tokens)])
+        yield Decode(self._sequence, tokens)
         self.n_tokens += len(tokens)
         self._stage_tokens = 0
         if not parsed:

@@ -204,7 +204,7 @@ def test_image_memory_goes_with_its_last_sequence(engine: Engine) -> None:
 
 
 def test_full_context_is_an_error_and_loses_nothing(pairs: Callable[[str], tuple[Path, Path]]) -> None:
-    options = EngineOptions(threads=1, ubatch=48, context_length=256)
+    options = EngineOptions(threads=1, ubatch=48, context_length=256, max_sequences=2, total_context=256)
     with Engine(*pairs("gqa2-llama3"), options) as engine:
         filler = engine.sequence()
         engine.prefill(filler, [7] * 200)

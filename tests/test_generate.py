@@ -18,12 +18,12 @@ from PIL import Image
 
 from convert import convert
 from cotcli.answer import Answer, GenerationParams
-from cotcli.engine import EngineOptions
+from cotcli.engine import Decode, EngineOptions
 from cotcli.errors import CotcliError, ImageError, ResourceError, UsageError
 from cotcli.generate import Reasoner
 from cotcli.registry import ResolvedModel
 from cotcli.specs import ModelSpec
-from cotcli.stages import TAGS, StageDelta, StageEnd, StageStart
+from cotcli.stages import TAGS, StageDelta, StageEnd, StageEvent, StageStart
 from cotcli.writer import AnswerWriter
 from tests.checkpoints import Recipe, random_tensors, write_checkpoint
 
@@ -141,7 +141,7 @@ def test_text_of_ours_that_no_longer_fits_ends_the_answer(files: tuple[Path, Pat
         room = 256 - len(model.prompt("?", model.encode(PICTURE)))
         for spare in range(4):
             writer = _writer(model, stage_max_tokens=(("caption", room - spare - 9),))
-            events = list(writer.write())
+            events = written(model, writer.write())
             assert writer.finish_reason in ("context", "stage_length")
             assert "".join(e.text for e in events if isinstance(e, StageDelta)) in writer.parser.raw
             assert writer.parser.raw.startswith("<CAPTION>") and len(writer.parser.raw) > 50
@@ -155,14 +155,25 @@ def _writer(model: Reasoner, **params: Any) -> AnswerWriter:
     writer = AnswerWriter(
         model.engine, sequence, TAGS, GenerationParams(temperature=0.0, max_tokens=4000, **params), lambda *_: None
     )
-    assert list(writer._force("<CAPTION>")) == [StageStart("caption")]
+    assert written(model, writer._force("<CAPTION>")) == [StageStart("caption")]
     return writer
+
+
+def written(model: Reasoner, writing: Iterator[StageEvent | Decode]) -> list[StageEvent]:
+    """The events of a piece of writing whose tokens are decoded as it asks for them."""
+    events = []
+    for item in writing:
+        if isinstance(item, Decode):
+            model.engine.prefill(*item)
+        else:
+            events.append(item)
+    return events
 
 
 def test_unfinished_character_stays_in_its_stage(tagged: Reasoner) -> None:
     writer = _writer(tagged)
     assert writer._decoder.decode("数".encode()[:2]) == ""
-    list(writer._force("</CAPTION>"))
+    written(tagged, writer._force("</CAPTION>"))
     assert writer.parser.stages["caption"] == "\N{REPLACEMENT CHARACTER}"
     tagged.engine.drop(writer._sequence)
 
@@ -260,6 +271,6 @@ def test_a_closed_model_says_so(files: tuple[Path, Path]) -> None:
     with reasoner(files) as model:
         stream = model.stream(PICTURE, "?", GREEDY)
         next(stream)
-    for use in (lambda: next(stream), lambda: model.ask(None, "?"), lambda: model.score(None, "?", "x")):
+    for use in (lambda: list(stream), lambda: model.ask(None, "?"), lambda: model.score(None, "?", "x")):
         with pytest.raises(CotcliError, match="closed"):
             use()

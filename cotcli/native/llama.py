@@ -15,7 +15,7 @@ import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
-from cotcli.errors import CotcliError, ModelError, ResourceError
+from cotcli.errors import ContextFullError, CotcliError, ModelError, ResourceError
 from cotcli.native import ggml, interrupt, log
 from cotcli.native.library import bind
 
@@ -223,14 +223,15 @@ class LlamaContext(ggml.Handle):
         """``llama_decode`` of one batch of at most n_ubatch tokens.
 
         Raises:
-            ResourceError: the key-value cache has no room for it, or the computation failed.
+            ContextFullError: the key-value cache has no room for it.
+            ResourceError: the computation failed.
             KeyboardInterrupt: Ctrl-C came meanwhile; the cache is in an undefined state past the batch's first token.
         """
         log.clear_errors()
         with interrupt.deferred():
             status = llama_cpp.llama_decode(self.handle, batch.struct)
         if status == 1:
-            raise ResourceError("the context is full", "Try a larger one: --ctx N")
+            raise ContextFullError("the context is full", "Try a larger one: --ctx N")
         if status != 0:
             raise ResourceError(f"llama_decode failed ({status}): {log.last_error() or 'llama.cpp gave no reason'}")
 

@@ -1,7 +1,7 @@
-"""Tokens -> logits: sequences that share prefixes and images, decoded together in batches.
+"""A loaded pair of files: its images, its sequences, and the passes that append tokens to them.
 
-Knows no text and no stages. An image enters a sequence as one token, ``image_token``, whose place is marked in the
-prompt; what the image is to the language model comes in through the cross-attention hook.
+An image enters a sequence as one token, ``image_token``, whose place is marked in the prompt; what the image is to the
+language model comes in through the cross-attention hook.
 
     states = engine.encode(prepared)            vision tower, projector
     image = engine.load_image(states)           keys and values of every cross-attention layer
@@ -9,6 +9,7 @@ prompt; what the image is to the language model comes in through the cross-atten
     engine.prefill(sequence, tokens)            logits of the last token
     twin = engine.fork(sequence)                shares all of it
     engine.step([(sequence, a), (twin, b)])     one token each, in one pass over the weights
+    engine.advance(requests)                    one pass: as much of several requests as fits
 """
 
 from __future__ import annotations
@@ -16,17 +17,18 @@ from __future__ import annotations
 import atexit
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from cotcli.errors import CotcliError, ModelError, ResourceError, UsageError
+from cotcli.engine.options import EngineOptions
+from cotcli.engine.passes import Decode, TokenSequence, lay_out, share_out
+from cotcli.errors import ContextFullError, CotcliError, ModelError, ResourceError
 from cotcli.image import PreparedImage
-from cotcli.mllama.cross_attention import ColumnGroup, ImageKV
+from cotcli.mllama.cross_attention import ImageKV
 from cotcli.mllama.hook import CrossAttentionHook
 from cotcli.mllama.hparams import PAIR_ID_KEY, HParams
 from cotcli.mllama.vision import VisionTower
@@ -50,38 +52,6 @@ def _close_engines() -> None:
         engine.close()
 
 
-@dataclass(frozen=True)
-class EngineOptions:
-    """How a model is loaded.
-
-    Attributes:
-        gpu_layers: self-attention layers on devices, from the last on; -1 is all. The vision tower goes with them.
-        threads: CPU threads; None takes the processors this process may use, or one for a tiny model.
-        context_length: tokens that all sequences together can hold.
-        max_sequences: sequences at once.
-        ubatch: most tokens in one pass; None takes 128 on a CPU, where more gains nothing and keeps Ctrl-C waiting,
-            and 512 on devices.
-        kv_type: "f16" or "f32" for both key-value caches; None keeps f32 weights at f32 and takes f16 otherwise.
-    """
-
-    gpu_layers: int = 0
-    threads: int | None = None
-    context_length: int = 4096
-    max_sequences: int = 8
-    ubatch: int | None = None
-    kv_type: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.kv_type is not None and self.kv_type not in KV_TYPES:
-            raise UsageError(f"unknown key-value type {self.kv_type}; known: {', '.join(KV_TYPES)}")
-        for name in ("context_length", "max_sequences", "ubatch", "threads"):
-            value = getattr(self, name)
-            if value is not None and not 1 <= value < 2**31:
-                raise UsageError(f"{name} must be at least 1 and below 2**31, not {value}")
-        if not -1 <= self.gpu_layers < 2**31:
-            raise UsageError(f"gpu_layers must be -1 (all) or more, not {self.gpu_layers}")
-
-
 def _default_threads(language: Path) -> int:
     """Threads meet at every node of a graph; with a tiny model's nodes they would do little else, and on a busy machine
     wait for each other for whole time slices."""
@@ -90,23 +60,6 @@ def _default_threads(language: Path) -> int:
     except OSError:  # a missing file is reported by whoever opens it
         return 1
     return available_threads() if size >= _TINY_MODEL else 1
-
-
-@dataclass(eq=False)
-class TokenSequence:
-    """A sequence of tokens in the cache. Made, forked and dropped by the engine only."""
-
-    id: int
-    image: ImageKV | None
-    length: int = 0
-    image_at: int | None = None
-    """Position of the image token, None before it has come."""
-    output: int | None = field(default=None)
-    """The place of its newest logits in the last batch; None once another batch has run."""
-
-    @property
-    def sees_image(self) -> bool:
-        return self.image_at is not None
 
 
 class Engine:
@@ -130,6 +83,7 @@ class Engine:
         on_load: Callable[[float], None] | None = None,
     ) -> None:
         self.options = options or EngineOptions()
+        self.context_length = self.options.context_length
         self._open: list[Callable[[], None]] = []  # closed in reverse order
         _engines.add(self)
         try:
@@ -157,18 +111,19 @@ class Engine:
         self._hook = CrossAttentionHook(self._file, self._backend_of, lambda: self.context.n_reused)
         ubatch = options.ubatch or (_GPU_UBATCH if options.gpu_layers else _CPU_UBATCH)
         # A step of all sequences is one pass.
-        self.ubatch = max(min(ubatch, options.context_length), options.max_sequences)
+        self.ubatch = max(min(ubatch, options.cache_tokens), options.max_sequences)
         self.context = self._own(
             LlamaContext(
                 self.model,
                 self._threadpool,
                 self._hook.on_node,
-                n_ctx=options.context_length,
+                n_ctx=options.cache_tokens,
                 n_seq_max=options.max_sequences,
                 n_ubatch=self.ubatch,
                 kv_type=self.kv_type,
-                # libllama's own attention: exact F32 scores where everything is F32
-                flash_attention="off" if self.kv_type == "f32" else "auto",
+                # ggml's flash attention on a CPU sums F16 values in F16, in the order in which they happen to lie in
+                # the cache: an answer would depend on what is written beside it.
+                flash_attention="auto" if options.gpu_layers and self.kv_type != "f32" else "off",
                 offload=options.gpu_layers != 0,
             )
         )
@@ -292,7 +247,10 @@ class Engine:
 
     def _take_id(self) -> int:
         if not self._free_ids:
-            raise ResourceError(f"all {self.options.max_sequences} sequences are in use")
+            raise ResourceError(
+                f"all {self.options.max_sequences} sequences are in use",
+                "Load the model with more: cotcli.load(..., max_sequences=N)",
+            )
         return self._free_ids.pop()
 
     # -- decoding -------------------------------------------------------------------------------------------------
@@ -306,22 +264,53 @@ class Engine:
         self.extend([(sequence, [token]) for sequence, token in tokens])
 
     def extend(self, requests: Sequence[tuple[TokenSequence, Sequence[int]]]) -> None:
-        """Appends tokens to several sequences, at most ``ubatch`` a pass.
+        """Appends tokens to several sequences, in as many passes as it takes.
 
-        ``image_token`` stands for the sequence's image. After it, ``logits`` gives each sequence's newest logits if
-        its last token was in the last pass, which is so whenever all requests are of one token.
+        After it, ``logits`` gives each sequence's newest logits if its last token was in the last pass, which is so
+        whenever all requests are of one token.
 
         Raises:
-            ResourceError: the context is full.
-            CotcliError: llama.cpp's graph was not the one expected, or a hook failed. In every case all sequences are
-                as they were before the pass that failed.
+            As ``advance``.
         """
-        for _ in self._passes(requests, every=False):
-            pass
+        ahead = [Decode(sequence, list(tokens)) for sequence, tokens in requests]
+        while any(tokens for _, tokens in ahead):
+            counts = self.advance(ahead)
+            ahead = [Decode(sequence, tokens[n:]) for (sequence, tokens), n in zip(ahead, counts, strict=True)]
+
+    def advance(self, requests: Sequence[Decode], *, every: bool = False) -> list[int]:
+        """One pass: appends what fits of each request, the first ones first.
+
+        ``image_token`` stands for the sequence's image. After it, ``logits`` gives the newest logits of each sequence
+        that took part.
+
+        Args:
+            every: keeps the logits after every token, in the order of the batch.
+
+        Returns:
+            How many tokens of each request have been appended: of one at least.
+
+        Raises:
+            ContextFullError: the cache, or what one sequence may use of it, is full.
+            CotcliError: llama.cpp's graph was not the one expected, or a hook failed. In every case all sequences are
+                as they were before the pass.
+        """
+        if len({id(sequence) for sequence, _ in requests}) != len(requests):
+            raise CotcliError("a sequence stands twice in one request")
+        counts, embedding = share_out(requests, self.ubatch, self.image_token)
+        runs = [Decode(sequence, tokens[:n]) for (sequence, tokens), n in zip(requests, counts, strict=True) if n]
+        for sequence, tokens in runs:
+            if sequence.length + len(tokens) > self.context_length:
+                raise ContextFullError("the context is full", "Try a larger one: --ctx N")
+            if embedding and (sequence.image is None or sequence.sees_image):
+                raise CotcliError("an image token needs an image, and only one")
+        self._decode(runs, embedding, every)
+        return counts
 
     def each_logits(self, sequence: TokenSequence, tokens: Sequence[int]) -> Iterator[npt.NDArray[np.float32]]:
         """Appends tokens and gives the logits after each, shape (n_vocab,), float32; views good until the next."""
-        for count in self._passes([(sequence, tokens)], every=True):
+        while tokens:
+            (count,) = self.advance([Decode(sequence, tokens)], every=True)
+            tokens = tokens[count:]
             for index in range(count):
                 yield self.context.logits(index)
 
@@ -335,77 +324,35 @@ class Engine:
             raise CotcliError("the sequence has no logits in the last pass")
         return sequence.output
 
-    def _passes(self, requests: Sequence[tuple[TokenSequence, Sequence[int]]], every: bool) -> Iterator[int]:
-        """Decodes all of ``requests``, yielding the tokens of each pass after it."""
-        ahead = [(sequence, list(tokens)) for sequence, tokens in requests if tokens]
-        if len({id(sequence) for sequence, _ in ahead}) != len(ahead):
-            raise CotcliError("a sequence stands twice in one request")
-        while ahead:
-            taken: list[tuple[TokenSequence, list[int]]] = []
-            room = self.ubatch
-            for sequence, tokens in ahead:
-                run = tokens[: tokens.index(self.image_token)] if self.image_token in tokens else tokens
-                if run[:room]:
-                    taken.append((sequence, run[:room]))
-                    room -= len(taken[-1][1])
-            embedding = not taken  # only image tokens are next: they go in as embeddings, in a pass of their own
-            if embedding:
-                taken = [(sequence, tokens[:1]) for sequence, tokens in ahead]
-                if any(sequence.image is None or sequence.sees_image for sequence, _ in taken):
-                    raise CotcliError("an image token needs an image, and only one")
-            yield self._decode(taken, embedding=embedding, every=every)
-            done = {id(sequence): len(run) for sequence, run in taken}
-            ahead = [(sequence, tokens[done.get(id(sequence), 0) :]) for sequence, tokens in ahead]
-            ahead = [(sequence, tokens) for sequence, tokens in ahead if tokens]
-
-    def _decode(self, taken: list[tuple[TokenSequence, list[int]]], embedding: bool, every: bool) -> int:
-        """One pass. Its columns: those that see an image, by image; those before their image; those without one."""
+    def _decode(self, runs: Sequence[Decode], embedding: bool, every: bool) -> None:
+        """One pass of exactly these tokens."""
         if embedding:
-            for sequence, _ in taken:
+            for sequence, _ in runs:
                 sequence.image_at = sequence.length
-        taken = sorted(
-            taken, key=lambda item: (item[0].image is None, not item[0].sees_image, id(item[0].image), item[0].id)
-        )
-        groups: list[ColumnGroup] = []
-        inputs: list[int] = []
-        positions: list[int] = []
-        ids: list[int] = []
-        wanted: list[bool] = []
-        for sequence, run in taken:
-            if sequence.image is not None:
-                last = groups[-1] if groups else None
-                if last and last.image is sequence.image and last.sees_image == sequence.sees_image:
-                    groups[-1] = ColumnGroup(last.start, last.count + len(run), last.image, last.sees_image)
-                else:
-                    groups.append(ColumnGroup(len(inputs), len(run), sequence.image, sequence.sees_image))
-            inputs += run
-            positions += range(sequence.length, sequence.length + len(run))
-            ids += [sequence.id] * len(run)
-            wanted += [every] * (len(run) - 1) + [True]
-        batch = self._token_batch
+        laid = lay_out(runs, every)
         if embedding:
             batch = self._embedding_batch
-            batch.fill(np.tile(self._image_embedding, (len(inputs), 1)), positions, ids, wanted)
+            inputs: Any = np.tile(self._image_embedding, (len(laid.tokens), 1))
         else:
-            batch.fill(inputs, positions, ids, wanted)
-        self._hook.expect(groups, len(inputs), [i for i, flag in enumerate(wanted) if flag])
+            batch, inputs = self._token_batch, laid.tokens
+        batch.fill(inputs, laid.positions, laid.ids, laid.wanted)
+        self._hook.expect(laid.groups, len(laid.tokens), [i for i, flag in enumerate(laid.wanted) if flag])
         for sequence in self._sequences:
             sequence.output = None
         try:
             self.context.decode(batch)
             self._hook.check()
         except BaseException:
-            for sequence, _ in taken:
+            for sequence, _ in runs:
                 self.context.remove(sequence.id, sequence.length)
                 if embedding:
                     sequence.image_at = None
             raise
         column = 0
-        for sequence, run in taken:
-            column += len(run)
-            sequence.length += len(run)
+        for sequence, tokens in laid.runs:
+            column += len(tokens)
+            sequence.length += len(tokens)
             sequence.output = column - 1
-        return len(inputs)
 
     # -- end ------------------------------------------------------------------------------------------------------
 

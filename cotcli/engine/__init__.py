@@ -1,0 +1,14 @@
+"""Tokens -> logits: sequences that share prefixes and images, decoded together. Knows no text and no stages.
+
+options   how a model is loaded
+passes    what of several requests goes into the next pass over the weights, in which columns
+engine    a loaded pair of files, its images and its sequences
+"""
+
+from __future__ import annotations
+
+from cotcli.engine.engine import Engine
+from cotcli.engine.options import EngineOptions
+from cotcli.engine.passes import Decode, TokenSequence
+
+__all__ = ["Decode", "Engine", "EngineOptions", "TokenSequence"]

@@ -1,0 +1,55 @@
+"""How a model is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cotcli.errors import UsageError
+from cotcli.native.llama import KV_TYPES
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How a model is loaded.
+
+    Attributes:
+        gpu_layers: self-attention layers on devices, from the last on; -1 is all. The vision tower goes with them.
+        threads: CPU threads; None takes the processors this process may use, or one for a tiny model.
+        context_length: tokens that one sequence can hold.
+        max_sequences: sequences at once.
+        total_context: tokens that all sequences together can hold: the size of the key-value cache, which is taken at
+            loading (at 11B shapes 128 KiB a token with f16). None is ``context_length`` for each of ``max_sequences``,
+            by which no sequence can take another's room. Less is enough for sequences that share prefixes, since a
+            shared token is held once.
+        ubatch: most tokens in one pass; None takes 128 on a CPU, where more gains nothing and keeps Ctrl-C waiting,
+            and 512 on devices.
+        kv_type: "f16" or "f32" for both key-value caches; None keeps f32 weights at f32 and takes f16 otherwise.
+
+    Raises:
+        UsageError: a value is out of range.
+    """
+
+    gpu_layers: int = 0
+    threads: int | None = None
+    context_length: int = 4096
+    max_sequences: int = 1
+    total_context: int | None = None
+    ubatch: int | None = None
+    kv_type: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.kv_type is not None and self.kv_type not in KV_TYPES:
+            raise UsageError(f"unknown key-value type {self.kv_type}; known: {', '.join(KV_TYPES)}")
+        for name in ("context_length", "max_sequences", "total_context", "ubatch", "threads"):
+            value = getattr(self, name)
+            if value is not None and not 1 <= value < 2**31:
+                raise UsageError(f"{name} must be at least 1 and below 2**31, not {value}")
+        if not self.cache_tokens < 2**31:
+            raise UsageError(f"context_length times max_sequences must be below 2**31, not {self.cache_tokens}")
+        if not -1 <= self.gpu_layers < 2**31:
+            raise UsageError(f"gpu_layers must be -1 (all) or more, not {self.gpu_layers}")
+
+    @property
+    def cache_tokens(self) -> int:
+        """Tokens that the key-value cache has room for."""
+        return self.total_context or self.context_length * self.max_sequences
