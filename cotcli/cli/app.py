@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from cotcli import __version__
-from cotcli.cli import ask, cache, convert, demo, model, schema, score
+from cotcli.cli import ask, cache, config, convert, demo, model, schema, score
 from cotcli.cli.run import ReaderGone
 from cotcli.errors import Interrupted
 
@@ -29,9 +29,8 @@ app = typer.Typer(
     name="cotcli",
     cls=_Commands,
     help="Runs LLaVA-CoT, a vision model that thinks out loud, on stock llama.cpp.",
-    epilog="COTCLI_HOME: where models are kept. COTCLI_DEBUG=1: tracebacks. NO_COLOR: no colours.",
+    epilog="Every option can be set by a COTCLI_ variable or in a config file, too: cotcli config show --origin.",
     no_args_is_help=True,
-    add_completion=False,
     # Plain help: rich's takes longer to import than the rest of the command line together.
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -60,4 +59,5 @@ app.command("score")(score.score)
 app.command("convert")(convert.convert)
 app.add_typer(model.app, name="model")
 app.add_typer(cache.app, name="cache")
+app.add_typer(config.app, name="config")
 app.command("schema")(schema.schema)

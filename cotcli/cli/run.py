@@ -10,9 +10,12 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from cotcli.errors import CotcliError, Interrupted, ResourceError, UsageError
+
+if TYPE_CHECKING:
+    from cotcli.cli.settings import Settings
 
 _BROKEN_PIPE = 128 + 13  # what a shell reports for a process that SIGPIPE ended
 
@@ -27,10 +30,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    settings: Settings | None = None
     _replace_closed_streams()
     _use_utf8()
     try:
-        code = _run(arguments)
+        import typer
+
+        from cotcli.cli.app import app
+        from cotcli.cli.settings import Settings
+
+        commands = typer.main.get_command(app)
+        settings = Settings(commands)
+        code = _run(commands, arguments, settings)
         sys.stdout.flush()
         return code
     except (BrokenPipeError, ReaderGone):
@@ -39,14 +50,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, SystemExit):
             raise
         failure = error if isinstance(error, Failure) else Failure(known(error), None, None)
-        return _report(failure, error.__cause__ if error is failure else error, arguments)
+        return _report(failure, error.__cause__ if error is failure else error, _record_form(arguments, settings))
 
 
-def _report(failure: Failure, cause: BaseException | None, arguments: list[str]) -> int:
+def _report(failure: Failure, cause: BaseException | None, form: str | None) -> int:
     """The record and the words of an error, each even where the other cannot be written; the exit code."""
     try:
         try:
-            _print_record(failure, arguments)
+            if form is not None:
+                from cotcli.render.jsonl import JsonOutput
+
+                output = JsonOutput(sys.stdout, stream=form == "stream_json")
+                output.error(failure.error, failure.image, failure.question)
             sys.stdout.flush()
         except BrokenPipeError:
             return _leave_pipe()
@@ -58,34 +73,45 @@ def _report(failure: Failure, cause: BaseException | None, arguments: list[str])
     return failure.error.exit_code
 
 
-def _run(arguments: list[str]) -> int:
+def _run(commands: Any, arguments: list[str], settings: Settings) -> int:
+    """Runs one command of Typer's tree; its errors leave as ours, and name the settings that they are about."""
     import typer
 
-    from cotcli.cli.app import app
-
     try:
-        code = app(arguments, prog_name="cotcli", standalone_mode=False)
+        code = commands.main(
+            args=arguments, prog_name="cotcli", standalone_mode=False, default_map=settings.default_map
+        )
     except typer.Abort:
         raise Interrupted("interrupted") from None
+    except Failure as failure:
+        failure.error = settings.explained(failure.error)
+        raise
     except Exception as error:
         # Typer's own errors: their classes have moved between releases, their methods have not.
-        if not hasattr(error, "format_message"):
-            raise
-        usage_error = _from_typer(error, arguments)
-        if usage_error is None:
-            return int(getattr(error, "exit_code", 2))
-        raise usage_error from None
+        if hasattr(error, "format_message"):
+            usage_error = _from_typer(error, settings)
+            if usage_error is None:
+                return int(getattr(error, "exit_code", 2))
+            raise usage_error from None
+        if isinstance(error, CotcliError):
+            explained = settings.explained(error)
+            if explained is not error:
+                raise explained from error
+        raise
     return code if isinstance(code, int) else 0
 
 
-def _from_typer(error: Exception, arguments: list[str]) -> UsageError | None:
+def _from_typer(error: Any, settings: Settings) -> UsageError | None:
     """A wrong command line as our own error; None if all that is wrong is that there is none and help was printed."""
-    message = str(error.format_message())  # type: ignore[attr-defined]
+    message = str(error.format_message())
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "cotcli"
     if type(error).__name__ == "NoArgsIsHelpError":
         print(message, file=sys.stderr)
         return None
+    refusal = settings.refusal(context, getattr(error, "param", None), str(error.message))
+    if refusal is not None:
+        return refusal
     return UsageError(" ".join(message.split()).rstrip("."), f"To see what it takes: {command} --help")
 
 
@@ -114,14 +140,13 @@ def about(question: str, image: str | None = None) -> Iterator[None]:
         raise Failure(known(cause), image, question) from cause
 
 
-def _print_record(failure: Failure, arguments: list[str]) -> None:
-    """In JSON mode an error is a record too. Goes by the bare command line, which may be what is wrong."""
-    options = set(arguments[: arguments.index("--")] if "--" in arguments else arguments)
-    if {"--json", "--stream-json"} & options:
-        from cotcli.render.jsonl import JsonOutput
-
-        output = JsonOutput(sys.stdout, stream="--stream-json" in options)
-        output.error(failure.error, failure.image, failure.question)
+def _record_form(arguments: list[str], settings: Settings | None) -> str | None:
+    """In JSON mode an error is a record too. Goes by settings and the bare command line, which may be what is wrong."""
+    given = set(arguments[: arguments.index("--")] if "--" in arguments else arguments)
+    for form, flag in (("stream_json", "--stream-json"), ("json", "--json")):
+        if flag in given or (settings is not None and settings.is_on(form, arguments)):
+            return form
+    return None
 
 
 def known(error: BaseException) -> CotcliError:
