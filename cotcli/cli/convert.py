@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from cotcli.cli import options
+from cotcli.cli import completion, options
 from cotcli.cli.output import OutputOptions, make_console, stderr_can_redraw
 from cotcli.cli.run import note
 from cotcli.errors import ModelNotFoundError, UsageError
@@ -29,7 +29,13 @@ def convert(
     ] = None,
     quantization: Annotated[
         str,
-        typer.Option("--type", "-t", metavar="T", help="F32, F16, BF16, Q8_0, Q6_K, Q5_K_M, Q5_K_S, Q4_K_M, Q4_K_S."),
+        typer.Option(
+            "--type",
+            "-t",
+            metavar="T",
+            help="F32, F16, BF16, Q8_0, Q6_K, Q5_K_M, Q5_K_S, Q4_K_M, Q4_K_S.",
+            autocompletion=completion.quantizations,
+        ),
     ] = "Q4_K_M",
     vision_type: Annotated[
         str | None,

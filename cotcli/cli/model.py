@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cotcli.cli import completion
+
 if TYPE_CHECKING:
     from cotcli.registry import ResolvedModel
     from cotcli.specs import ModelSpec
@@ -33,7 +35,12 @@ def list_models(json: Annotated[bool, typer.Option("--json", help="A JSON array.
 
 @app.command("show")
 def show_model(
-    name: Annotated[str, typer.Argument(metavar="NAME|PATH", help="As for --model.", show_default=False)],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|PATH", help="As for --model.", show_default=False, autocompletion=completion.known_models
+        ),
+    ],
     json: Annotated[bool, typer.Option("--json", help="A JSON object.")] = False,
 ) -> None:
     """Show what is known about one model."""

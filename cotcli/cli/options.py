@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from cotcli.answer import MAX_SEED
+from cotcli.cli import completion
 from cotcli.errors import UsageError
 from cotcli.stages import STAGES
 
@@ -30,7 +31,13 @@ Image = Annotated[str, typer.Argument(metavar="IMAGE", help="A path, a URL, or -
 
 Model = Annotated[
     str | None,
-    typer.Option("--model", "-m", metavar="NAME|PATH", help="A name (cotcli model ls) or the language GGUF of a pair."),
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="NAME|PATH",
+        help="A name (cotcli model ls) or the language GGUF of a pair.",
+        autocompletion=completion.installed_models,
+    ),
 ]
 GpuLayers = Annotated[
     int,
@@ -67,7 +74,12 @@ Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="-1 draws 
 MaxTokens = Annotated[int | None, typer.Option("--max-tokens", metavar="N", help="Limit of the whole answer.")]
 StageMaxTokens = Annotated[
     list[str] | None,
-    typer.Option("--stage-max-tokens", metavar="STAGE=N", help="Limit of one stage; may be repeated."),
+    typer.Option(
+        "--stage-max-tokens",
+        metavar="STAGE=N",
+        help="Limit of one stage; may be repeated.",
+        autocompletion=completion.limited_stages,
+    ),
 ]
 Choices = Annotated[
     str | None, typer.Option("--choices", metavar="A,B,…", help="The conclusion is one of these, by grammar.")
@@ -86,6 +98,7 @@ Show = Annotated[
         "--show",
         metavar="all|raw|STAGE,…",
         help="Stages to show: summary, caption, reasoning, conclusion.  [default: all; conclusion in a pipe]",
+        autocompletion=completion.shown_stages,
     ),
 ]
 Color = Annotated[

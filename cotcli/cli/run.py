@@ -36,11 +36,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         import typer
 
+        from cotcli.cli import completion
         from cotcli.cli.app import app
         from cotcli.cli.settings import Settings
 
         commands = typer.main.get_command(app)
         settings = Settings(commands)
+        if os.environ.get(completion.VARIABLE):
+            return completion.complete(commands, settings.default_map)
         code = _run(commands, arguments, settings)
         sys.stdout.flush()
         return code
