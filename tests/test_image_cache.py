@@ -35,7 +35,7 @@ from tests.cli.process import cotcli as command
 PICTURE = ROOT / "tests" / "data" / "scene.png"
 QUESTION = "How many big circles are there?"
 KEY, OTHER, THIRD, FOURTH = (f"{digit}" * 64 for digit in "0a5f")
-KILLS = int(os.environ.get("COTCLI_TEST_KILLS", "8"))
+KILLS = int(os.environ.get("TEST_KILLS", "8"))
 
 
 def states(seed: int = 0) -> NDArray[np.float32]:
@@ -270,7 +270,7 @@ def test_processes_that_read_write_and_prune_at_once(tmp_path: Path) -> None:
 
 
 def test_killed_while_writing(tmp_path: Path) -> None:
-    """SIGKILL as soon as a file is begun, or a little later. COTCLI_TEST_KILLS=200 for a long look."""
+    """SIGKILL as soon as a file is begun, or a little later. TEST_KILLS=200 for a long look."""
     rng = np.random.default_rng(0)
     notes: list[str] = []
     cache = ImageCache(tmp_path, on_note=notes.append)

@@ -25,9 +25,18 @@ _MAX_THREADS = 512  # GGML_MAX_N_THREADS
 Question = Annotated[str, typer.Argument(metavar="QUESTION", help="What to ask.", show_default=False)]
 Images = Annotated[
     list[str],
-    typer.Argument(metavar="IMAGE", help="Paths, globs, URLs, or - for stdin: one answer each.", show_default=False),
+    typer.Argument(
+        metavar="IMAGE",
+        help="Paths, globs, URLs, - for stdin or clipboard: for what was copied; one answer each.",
+        show_default=False,
+    ),
 ]
-Image = Annotated[str, typer.Argument(metavar="IMAGE", help="A path, a URL, or - for stdin.", show_default=False)]
+Image = Annotated[
+    str,
+    typer.Argument(
+        metavar="IMAGE", help="A path, a URL, - for stdin or clipboard: for what was copied.", show_default=False
+    ),
+]
 
 Model = Annotated[
     str | None,

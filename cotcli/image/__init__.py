@@ -4,7 +4,8 @@ Knows nothing of models beyond the numbers in `ImagePreprocessing`. Importing it
 
     sources   what the user names -> bytes        (download: http and https)
     formats   first bytes -> picture format
-    png_rows  whether a PNG is whole
+    clipboard what was copied -> picture
+    png_rows, jpeg_scans   whether a PNG, a JPEG is whole
     decode    bytes -> upright RGB picture        load_image
     prepare   picture -> tiles, aspect ratio id   prepare_image
 """

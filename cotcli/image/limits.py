@@ -15,7 +15,7 @@ class ImageLimits:
     """What `load_image` refuses to exceed. Each limit ends in an `ImageError`, never in a warning.
 
     The defaults let through every camera and scanner picture we know of, and keep a small hostile file from taking
-    all memory: a decoded picture takes 4 bytes a pixel.
+    all memory: a decoded picture takes 4 bytes a pixel, and decoding it 8 to 13.
     """
 
     max_pixels: int = 180_000_000

@@ -1,7 +1,8 @@
-"""Whether a PNG file's compressed data holds all the rows that its header promises.
+"""Whether a PNG file's data is as it was written, and holds all the rows that the header promises.
 
-Pillow does not ask: a data stream that ends early, but properly, leaves the rest of its picture black. Knows chunks
-and row lengths (PNG specification, 4.1 and 8.2), nothing of pixels.
+Pillow does not ask: it passes over the checksums of the picture's data, and a data stream that ends early, but
+properly, leaves the rest of its picture black. Knows chunks and row lengths (PNG specification, 5.3 and 8.2), nothing
+of pixels.
 """
 
 from __future__ import annotations
@@ -20,6 +21,16 @@ def is_interlaced(data: bytes) -> bool:
     return data[28] != 0
 
 
+def has_damaged_data(data: bytes) -> bool:
+    """Whether a chunk of the picture's data differs from its checksum; one that the file's end cuts off does not."""
+    view = memoryview(data)
+    for position, length in _image_data(data):
+        checksum = data[position + length : position + length + 4]
+        if len(checksum) == 4 and zlib.crc32(view[position - 4 : position + length]) != int.from_bytes(checksum, "big"):
+            return True
+    return False
+
+
 def has_all_rows(data: bytes) -> bool:
     """Inflates the IDAT chunks of a PNG file that Pillow has decoded, and counts.
 
@@ -35,18 +46,21 @@ def has_all_rows(data: bytes) -> bool:
         if columns > 0:
             missing += max(0, rows) * (1 + (columns * bits + 7) // 8)
     inflate = zlib.decompressobj()
-    for part in _image_data(data):
-        missing -= len(inflate.decompress(part))
-        if missing <= 0:
-            return True
+    for position, length in _image_data(data):
+        for start in range(position, position + length, _SLICE):
+            missing -= len(inflate.decompress(data[start : min(start + _SLICE, position + length)]))
+            if missing <= 0:
+                return True
     return False
 
 
-def _image_data(data: bytes) -> Iterator[bytes]:
+def _image_data(data: bytes) -> Iterator[tuple[int, int]]:
+    """First byte and length of the data of each IDAT chunk."""
     position = 8
     while position + 8 <= len(data):
         length, kind = struct.unpack(">I4s", data[position : position + 8])
         if kind == b"IDAT":
-            for start in range(position + 8, position + 8 + length, _SLICE):
-                yield data[start : min(start + _SLICE, position + 8 + length)]
+            yield position + 8, length
+        if kind == b"IEND":
+            return
         position += length + 12

@@ -15,7 +15,7 @@ from cotcli.errors import ImageError
 from cotcli.image.limits import ImageLimits, printable
 
 STDIN = "-"
-_URL = re.compile(r"(https?|data|file):", re.IGNORECASE)
+_URL = re.compile(r"(https?|data|file):|clipboard:$", re.IGNORECASE)
 # Two letters at least before "://", so that C:\picture.png stays a path.
 _OTHER_SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 _GLOB = re.compile(r"[*?\[]")
@@ -24,9 +24,9 @@ _GLOB = re.compile(r"[*?\[]")
 def expand_sources(args: Sequence[str]) -> list[str]:
     """The sources that command line arguments name, in their order.
 
-    A path that exists, a URL and ``-`` (stdin, once at most) stand for themselves. A glob (``*``, ``?``, ``[…]``, and
-    ``**`` for folders at any depth) gives its files sorted by path; shells that do not expand them, such as Windows',
-    pass them through. Nothing is opened.
+    A path that exists, a URL, ``clipboard:`` and ``-`` (stdin, once at most) stand for themselves. A glob (``*``,
+    ``?``, ``[…]``, and ``**`` for folders at any depth) gives its files sorted by path; shells that do not expand them,
+    such as Windows', pass them through. Nothing is opened.
 
     Raises:
         ImageError: no such file, a folder, a glob without a match, an unsupported scheme, stdin named twice.
