@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from cotcli.answer import Answer, GenerationParams
 from cotcli.cli.output import OutputOptions, make_output, make_progress
 from cotcli.cli.run import about, note, say
-from cotcli.errors import Interrupted
-from cotcli.render import Output
+from cotcli.errors import Interrupted, UsageError
+from cotcli.render import RAW, Output
 from cotcli.render.progress import ProgressLine
 from cotcli.render.record import problem_of
-from cotcli.stages import StageDelta, StageEvent, StageStart
+from cotcli.stages import FORMATS, StageDelta, StageEvent, StageStart
 
 if TYPE_CHECKING:
     from cotcli.generate import Reasoner
@@ -66,6 +66,8 @@ def answer_all(job: Job) -> int:
     """
     GenerationParams(**job.params)  # refuses bad values before anything slow
     images = _checked(job)
+    with about(job.question):
+        _check_shown(job)
     several = len(images) > 1
     output, progress = make_output(job.output, headers=several), make_progress(job.output)
     codes: list[int] = []
@@ -73,14 +75,16 @@ def answer_all(job: Job) -> int:
         with about(job.question):
             reasoner = stack.enter_context(loaded(job.load, job.output, progress, lambda: output.live))
         params = replace(reasoner.defaults, **job.params)
-        for name, image in images:
+        for position, (name, image) in enumerate(images, 1):
             with about(job.question, name):
                 progress.hide()
                 output.start(name, job.question)
-                answer = _answer(reasoner, image, job.question, params, output, progress)
+                answer, stopped = _answer(reasoner, image, job.question, params, output, progress)
                 if job.on_answer is not None:
                     job.on_answer(answer)
                 problem = problem_of(answer)
+            if problem is None and stopped and position < len(images):
+                problem = Interrupted("interrupted")
             if problem is not None:
                 say(problem, about=name if several else None)
                 codes.append(problem.exit_code)
@@ -95,6 +99,7 @@ def _checked(job: Job) -> list[tuple[str, LoadedImage | str]]:
     The pixels are kept where they cannot be read again, and of the first; many large pictures would fill memory.
     """
     from cotcli.image import LoadedImage, expand_sources, load_image
+    from cotcli.image.sources import name_of
 
     if isinstance(job.images, LoadedImage):
         return [(job.images.source, job.images)]
@@ -102,10 +107,30 @@ def _checked(job: Job) -> list[tuple[str, LoadedImage | str]]:
         sources = expand_sources(job.images)
     images: list[tuple[str, LoadedImage | str]] = []
     for source in sources:
-        with about(job.question, source):
+        with about(job.question, name_of(source)):
             image = load_image(source)
-        images.append((source, source if images and os.path.isfile(source) else image))
+        images.append((image.source, source if images and os.path.isfile(source) else image))
     return images
+
+
+def _check_shown(job: Job) -> None:
+    """
+    Raises:
+        UsageError: the model writes none of the stages that are to be shown; an empty output would not say so.
+    """
+    from cotcli.registry import resolve
+    from cotcli.specs import default_model
+
+    show = job.output.show
+    if show is None or RAW in show:
+        return
+    name = job.load.model or default_model()
+    form = FORMATS[job.load.stage_format or resolve(name).spec.stage_format]
+    if not set(show) & set(form.stages):
+        raise UsageError(
+            f"--show {','.join(show)}: with --stages {form.name}, {name} writes only {', '.join(form.stages)}",
+            f"To see what it writes: --show {','.join(form.stages)}",
+        )
 
 
 def _answer(
@@ -115,27 +140,52 @@ def _answer(
     params: GenerationParams,
     output: Output,
     progress: ProgressLine,
-) -> Answer:
-    """Streams one answer to the output. Ctrl-C ends it early, and what has been written is kept."""
+) -> tuple[Answer, bool]:
+    """Streams one answer to the output. Ctrl-C ends it early, and what has been written is kept.
+
+    Returns:
+        The answer, and whether Ctrl-C came, be it too late for this one.
+    """
+    from cotcli.native.interrupt import deferred
+
     stream = reasoner.stream(image, question, params)
     answer: Answer | None = None
+    stopped = False
+    item: StageEvent | Answer | None = None
+
+    def show() -> None:
+        """What has come is written whole, whenever Ctrl-C comes: events would not add up to the record."""
+        nonlocal answer, item
+        if item is not None:
+            with deferred():
+                answer = _show(item, output, progress) or answer
+                item = None
+
     try:
         try:
-            for item in stream:
-                answer = _show(item, output, progress) or answer
+            for item in stream:  # noqa: B007  # it is `show` that takes it
+                show()
         except KeyboardInterrupt:
-            # If it came while this side was at work, the generator stands at a yield and has yet to hear of it.
-            answer = answer or _show(stream.throw(KeyboardInterrupt()), output, progress)
-            for item in stream:
-                answer = _show(item, output, progress) or answer
+            stopped = True
+            show()
+            if answer is None:
+                # If it came while this side was at work, the generator stands at a yield and has yet to hear of it.
+                item = stream.throw(KeyboardInterrupt())
+                show()
+            for item in stream:  # noqa: B007
+                show()
     finally:
         progress.hide()
         if answer is None:
             output.close()
     if answer is None:
         raise KeyboardInterrupt
-    output.answer(answer)
-    return answer
+    try:
+        with deferred():
+            output.answer(answer)
+    except KeyboardInterrupt:
+        stopped = True
+    return answer, stopped
 
 
 def _show(item: StageEvent | Answer, output: Output, progress: ProgressLine) -> Answer | None:

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import json
+from typing import Annotated, Literal
+
+import typer
 
 
-def schema() -> None:
-    """Print the JSON Schema of all JSON output."""
+def schema(
+    kind: Annotated[
+        Literal["record", "score", "event"] | None,
+        typer.Argument(
+            metavar="[record|score|event]", help="Of one kind of line.  [default: of all]", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Print the JSON Schema of the JSON output."""
     from cotcli.render.schema import json_schema
 
-    print(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+    print(json.dumps(json_schema(kind), indent=2, ensure_ascii=False))

@@ -32,6 +32,7 @@ def score(
     too, such as <CONCLUSION>, where the model would.
     """
     from cotcli.image import expand_sources, load_image
+    from cotcli.image.sources import name_of
     from cotcli.render.jsonl import write_json
     from cotcli.render.record import score_record
 
@@ -39,7 +40,7 @@ def score(
     cache_bytes = options.parse_size(image_cache_size, "--image-cache-size")
     load = LoadOptions(model, gpu_layers, threads, ctx, image_cache=image_cache, image_cache_bytes=cache_bytes)
     progress = make_progress(output_options)
-    with about(question, image):
+    with about(question, name_of(image)):
         sources = expand_sources([image])
         if len(sources) > 1:
             raise UsageError(f"{image} is {len(sources)} pictures", f"Score one at a time, such as {sources[0]}")
@@ -47,7 +48,7 @@ def score(
         with loaded(load, output_options, progress, lambda: False) as reasoner:
             result = reasoner.score(picture, question, answer)
     if json:
-        write_json(sys.stdout, score_record(result, image))
+        write_json(sys.stdout, score_record(result, picture.source))
     else:
         sys.stdout.write(score_text(result))
 

@@ -31,7 +31,7 @@ class Settable:
     Attributes:
         command: what leads to its command.
         key: its name in the config file, such as stage_max_tokens.
-        shared: whether `cotcli.cli.options` declares it: then one setting serves all commands that have it.
+        shared: whether `cotcli.cli.options` declares that name: then one setting serves all commands that have it.
         parameter: Typer's.
     """
 
@@ -82,7 +82,7 @@ def settable(root: Any) -> list[Settable]:
     """
     shared = _shared()
     return [
-        Settable(words, key_of(parameter), (key_of(parameter), parameter.help) in shared, parameter)
+        Settable(words, key_of(parameter), key_of(parameter) in shared, parameter)
         for words, command in commands(root)
         if words[0] != "config"
         for parameter in command.params
@@ -106,9 +106,9 @@ def _key(flag: str) -> str:
     return flag.lstrip("-").replace("-", "_")
 
 
-def _shared() -> set[tuple[str, str]]:
-    """Key and help of what `cotcli.cli.options` declares: an option of another kind has another help."""
+def _shared() -> set[str]:
+    """Keys of the options that `cotcli.cli.options` declares: a name of these means the same in every command."""
     infos = [get_args(alias)[1] for alias in vars(options).values() if get_origin(alias) is Annotated]
     # Typer takes the first flag in an annotation for a default until the command is built.
-    flags = ((info, flag) for info in infos for flag in (info.default, *(info.param_decls or ())))
-    return {(_key(flag), info.help) for info, flag in flags if isinstance(flag, str) and flag.startswith("--")}
+    flags = (str(flag) for info in infos for flag in (info.default, *(info.param_decls or ())))
+    return {_key(flag.partition("/")[0]) for flag in flags if flag.startswith("--")}

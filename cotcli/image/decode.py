@@ -22,7 +22,7 @@ from cotcli.image.formats import READABLE, format_of
 from cotcli.image.jpeg_scans import with_more_data
 from cotcli.image.limits import ImageLimits, printable
 from cotcli.image.png_rows import has_all_rows, has_damaged_data, is_interlaced
-from cotcli.image.sources import STDIN, read_source
+from cotcli.image.sources import STDIN, name_of, read_source
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,7 +56,7 @@ class LoadedImage:
     image: Image
     """Pillow image in mode RGB."""
     source: str
-    """As the user gave it: a path, a URL, ``-``; ``<bytes>`` or ``<image>`` where there was no name."""
+    """As the user gave it: a path, a URL, ``-``; see `name_of`. ``<bytes>`` or ``<image>`` where there was no name."""
     sha256: str
     """Hex digest of the file's bytes; of a Pillow image, of its size and RGB pixels."""
     width: int
@@ -86,8 +86,8 @@ def load_image(
             taken = from_clipboard()
         source = Path(taken) if isinstance(taken, str) else taken
     if isinstance(source, (str, os.PathLike)):
-        label = name or str(source)
         data = read_source(source, limits)
+        label = name or (name_of(source, data) if isinstance(source, str) else str(source))
     elif isinstance(source, (bytes, bytearray, memoryview)):
         label, data = name or "<bytes>", bytes(source)
         if not data:

@@ -59,6 +59,21 @@ def expand_sources(args: Sequence[str]) -> list[str]:
     return sources
 
 
+def name_of(source: str, data: bytes | None = None) -> str:
+    """What records call a source: itself, but for a data: URL, which may be megabytes long.
+
+    That is `data:image/png;sha256=…`, by its bytes; as long as these are not known, its beginning and end.
+    """
+    if source[:5].lower() != "data:":
+        return source
+    if data is None:
+        return printable(source)
+    import hashlib
+
+    kind = source[5:].partition(",")[0].split(";")[0].strip().lower()
+    return f"data:{printable(kind)};sha256={hashlib.sha256(data).hexdigest()}"
+
+
 def read_source(source: str | os.PathLike[str], limits: ImageLimits) -> bytes:
     """The bytes of one source; a path object is always a file, a string may be a URL or ``-``.
 

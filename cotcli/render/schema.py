@@ -5,6 +5,8 @@ Objects are open: a later minor version may add keys, none may be renamed or rem
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any
 
 from cotcli.answer import FINISH_REASONS, MAX_SEED
@@ -165,22 +167,51 @@ _EVENT = {
 }
 
 
-def json_schema() -> dict[str, Any]:
-    """The schema of a line of `--json` (an answer's or a score's record) or of `--stream-json` (an event)."""
+KINDS = {
+    "record": "an answer: a line of --json, and of `cotcli batch`",
+    "score": "a line of `cotcli score --json`",
+    "event": "a line of --stream-json",
+}
+"""What stands alone on a line."""
+_DEFINITIONS: dict[str, dict[str, Any]] = {
+    "record": {"title": "record", **_RECORD},
+    "score": {"title": "score", **_SCORE},
+    "event": {"title": "event", **_EVENT},
+    "image": _IMAGE,
+    "stages": _STAGES,
+    "model": _MODEL,
+    "params": _PARAMS,
+    "usage": _USAGE,
+    "timing": _TIMING,
+    "error": _ERROR,
+}
+
+
+def json_schema(kind: str | None = None) -> dict[str, Any]:
+    """The schema of one of `KINDS`, or of all of them."""
+    if kind is None:
+        description = "; ".join(f"{name}: {what}" for name, what in KINDS.items())
+        one_of: dict[str, Any] = {"anyOf": [_ref(name) for name in KINDS]}
+        names = list(_DEFINITIONS)
+    else:
+        description, one_of = KINDS[kind], _ref(kind)
+        names = _needed(kind)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "cotcli",
-        "anyOf": [_ref("record"), _ref("score"), _ref("event")],
-        "$defs": {
-            "record": _RECORD,
-            "score": _SCORE,
-            "event": _EVENT,
-            "image": _IMAGE,
-            "stages": _STAGES,
-            "model": _MODEL,
-            "params": _PARAMS,
-            "usage": _USAGE,
-            "timing": _TIMING,
-            "error": _ERROR,
-        },
+        "title": "cotcli" if kind is None else f"cotcli {kind}",
+        "description": description,
+        **one_of,
+        "$defs": {name: _DEFINITIONS[name] for name in names},
     }
+
+
+def _needed(name: str) -> list[str]:
+    """A definition and all that it refers to, at any depth."""
+    found: list[str] = []
+    waiting = [name]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.append(name)
+            waiting += re.findall(r"#/\$defs/(\w+)", json.dumps(_DEFINITIONS[name]))
+    return [name for name in _DEFINITIONS if name in found]

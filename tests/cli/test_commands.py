@@ -37,8 +37,18 @@ def test_help_waits_for_no_library(command: list[str]) -> None:
 
 
 def test_schema() -> None:
-    done = cotcli("schema")
-    Draft202012Validator.check_schema(json.loads(done.out))
+    whole = json.loads(cotcli("schema").out)
+    Draft202012Validator.check_schema(whole)
+    assert [part["$ref"] for part in whole["anyOf"]] == ["#/$defs/record", "#/$defs/score", "#/$defs/event"]
+    error = {"event": "delta", "id": None, "stage": "summary", "text": ""}
+    for kind in ("record", "score", "event"):
+        schema = json.loads(cotcli("schema", kind).out)
+        Draft202012Validator.check_schema(schema)
+        assert schema["title"] == f"cotcli {kind}"
+        assert schema["$defs"].items() <= whole["$defs"].items()
+        assert not Draft202012Validator(schema).is_valid(error)
+        assert Draft202012Validator(schema).is_valid({**error, "text": "x"}) is (kind == "event")
+    assert "score" not in schema["$defs"]
 
 
 def test_models(home: Path) -> None:

@@ -279,5 +279,14 @@ def test_no_variable_means_two_things() -> None:
 
 
 def test_options_of_several_commands_are_shared() -> None:
-    assert {"model", "threads", "temperature", "json"} <= {option.key for option in OPTIONS.values() if option.shared}
-    assert not {"type", "out"} & {option.key for option in OPTIONS.values() if option.shared}
+    shared: dict[str, set[bool]] = {}
+    for option in OPTIONS.values():
+        shared.setdefault(option.key, set()).add(option.shared)
+    assert all(len(kinds) == 1 for kinds in shared.values())
+    assert {key for key in ("model", "json", "image_cache", "type", "name") if shared[key] == {True}} == {
+        *("model", "json", "image_cache")
+    }
+
+
+def test_one_setting_serves_all_commands(run: Run) -> None:
+    json.loads(run("model", "ls", env={"COTCLI_JSON": "1"}).out)
