@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -124,6 +127,37 @@ def test_truncated_tiff_with_jpeg_inside_is_quiet() -> None:
     """libtiff reports to file descriptor 2 by itself; `silence` fails this test if that gets through."""
     data = SAMPLES["tiff jpeg"].data
     assert load(data.replace(b"\xff\xdb", b"\xff\xfe")) is None
+
+
+def test_notes_get_through_while_a_thread_decodes_tiff(tmp_path: Path) -> None:
+    """The command's lines, while another thread keeps file descriptor 2 from libtiff."""
+    (tmp_path / "large.tiff").write_bytes(
+        written(Image.fromarray(pattern(900, 900, 3)), "TIFF", compression="tiff_lzw")
+    )
+    code = """
+import sys, threading, time
+from cotcli.cli.run import note, say
+from cotcli.errors import ImageError
+from cotcli.image import load_image
+begun, done = threading.Event(), threading.Event()
+def work():
+    while not done.is_set():
+        load_image(sys.argv[1])
+        begun.set()
+thread = threading.Thread(target=work)
+thread.start()
+begun.wait()
+for i in range(40):
+    note(str(i))
+    say(ImageError(str(i)))
+    time.sleep(0.002)
+done.set()
+thread.join()
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "large.tiff"], capture_output=True, text=True, check=True
+    )
+    assert run.stderr == "".join(f"cotcli: {i}\n" * 2 for i in range(40))
 
 
 def test_messages_cannot_write_to_the_terminal() -> None:

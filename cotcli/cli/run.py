@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 from cotcli.errors import CotcliError, Interrupted, ResourceError, UsageError
+from cotcli.stderr import LOCK as STDERR
 
 if TYPE_CHECKING:
     from cotcli.cli.settings import Settings
@@ -176,18 +177,20 @@ def say(error: CotcliError, cause: BaseException | None = None, *, about: str | 
     """
     from cotcli.render.text import clean
 
-    if cause is not None and os.environ.get("COTCLI_DEBUG") == "1":
-        traceback.print_exception(cause)
     prefix = f"{about}: " if about else ""
-    for text in (f"cotcli: {prefix}{error.message}", error.hint):
-        if text:
-            print(" ".join(clean(text).split("\n")), file=sys.stderr)
-    sys.stderr.flush()
+    with STDERR:
+        if cause is not None and os.environ.get("COTCLI_DEBUG") == "1":
+            traceback.print_exception(cause)
+        for text in (f"cotcli: {prefix}{error.message}", error.hint):
+            if text:
+                print(" ".join(clean(text).split("\n")), file=sys.stderr)
+        sys.stderr.flush()
 
 
 def note(text: str) -> None:
     """A line for the user on stderr."""
-    print(f"cotcli: {text}", file=sys.stderr, flush=True)
+    with STDERR:
+        print(f"cotcli: {text}", file=sys.stderr, flush=True)
 
 
 def _replace_closed_streams() -> None:

@@ -23,6 +23,7 @@ from cotcli.image.jpeg_scans import with_more_data
 from cotcli.image.limits import ImageLimits, printable
 from cotcli.image.png_rows import has_all_rows, has_damaged_data, is_interlaced
 from cotcli.image.sources import STDIN, name_of, read_source
+from cotcli.stderr import silenced
 
 if TYPE_CHECKING:
     import numpy as np
@@ -113,7 +114,7 @@ def _decode(data: bytes, shown: str, limits: ImageLimits) -> Image:
 
     format_name = format_of(data, shown)
     # libtiff writes to the process's stderr and Pillow leaves it so.
-    quiet = _quiet_stderr() if format_name == "TIFF" else nullcontext()
+    quiet = silenced() if format_name == "TIFF" else nullcontext()
     with _guarded(shown, limits), quiet, Image.open(io.BytesIO(data), formats=[format_name]) as image:
         _check_size(image, shown, limits)
         if format_name == "TIFF" and _is_thumbnail(image):
@@ -313,21 +314,3 @@ def _guarded(shown: str, limits: ImageLimits) -> Iterator[None]:
             raise ImageError(f"{shown}: damaged, or not an image{detail}", _AGAIN) from error
         finally:
             Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = saved
-
-
-@contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """File descriptor 2 to nowhere; held only while a TIFF is decoded."""
-    try:
-        saved = os.dup(2)
-    except OSError:  # stderr is closed: nothing to keep quiet
-        yield
-        return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(nowhere)
