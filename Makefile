@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
 
-.PHONY: demo check setup lint test parity parity-setup golden
+.PHONY: demo check setup lint test parity parity-setup golden reference
 
 demo: $(VENV)/.installed
 	$(BIN)/cotcli demo
@@ -29,6 +29,9 @@ parity: parity-setup
 
 golden: parity-setup
 	for script in tests/parity/make_*_golden.py; do $(BIN)/python -m tests.parity.$$(basename $$script .py) || exit 1; done
+
+reference: $(VENV)/.installed
+	$(BIN)/python -m cotcli.cli.reference > docs/reference.md.part && mv docs/reference.md.part docs/reference.md
 
 $(VENV)/pyvenv.cfg:
 	$(PYTHON) -m venv $(VENV)
