@@ -21,7 +21,7 @@ Pixels = NDArray[np.uint8]
 
 def more_samples() -> dict[str, Sample]:
     rgb, grey = pattern(31, 18, 3), pattern(31, 18, 1)
-    return {**_bmps(rgb, grey), **_tiffs(rgb, grey), **_gifs(rgb), **_pnms(rgb, grey), **_jpegs()}
+    return {**_bmps(rgb, grey), **_tiffs(rgb, grey), **_gifs(rgb), **_pnms(rgb, grey), **_jpegs(), **_heics()}
 
 
 def smooth(width: int = 40, height: int = 24) -> Pixels:
@@ -233,3 +233,23 @@ def _jpegs() -> dict[str, Sample]:
             written(Image.fromarray(shape), "JPEG", quality=100, subsampling=0), shape, 8
         )
     return made
+
+
+def _heics() -> dict[str, Sample]:
+    """No files where the extra is not installed."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return {}
+    pillow_heif.register_heif_opener(thumbnails=False)
+    rgb = smooth()
+    picture = Image.fromarray(rgb)
+    half = np.dstack([rgb, np.full(rgb.shape[:2], 128, np.uint8)])
+    clear = np.floor(on_white(half) + 0.5).astype(np.uint8)
+    exact = {"quality": -1, "chroma": 444, "matrix_coefficients": 0}
+    return {
+        "heic": Sample(written(picture, "HEIF", quality=95), rgb, 16),
+        "heic lossless": Sample(written(picture, "HEIF", **exact), rgb),
+        "heic alpha": Sample(written(Image.fromarray(half), "HEIF", quality=95), clear, 16),
+        "heic several": Sample(written(picture, "HEIF", Image.fromarray(rgb[::-1].copy()), **exact), rgb),
+    }
