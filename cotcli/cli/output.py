@@ -93,19 +93,30 @@ def make_console(file: TextIO, color: str) -> Console:
         system = None
     elif color == "always" and (_is_dumb() or not file.isatty()):
         system = "standard"
-    size = shutil.get_terminal_size()
+    columns, rows = _size(file)
     return Console(
         file=file,
         force_terminal=True,
         color_system=system,
         no_color=system is None,
         # Both, or rich takes a dumb terminal to be 80 wide.
-        width=size.columns,
-        height=size.lines,
+        width=columns,
+        height=rows,
         markup=False,
         emoji=False,
         highlight=False,
     )
+
+
+def _size(file: TextIO) -> tuple[int, int]:
+    """Columns and rows of the terminal that is written to, which need not be stdout's; COLUMNS and LINES come first."""
+    try:
+        own = os.get_terminal_size(file.fileno())
+    except (OSError, ValueError):
+        return shutil.get_terminal_size()
+    given = [os.environ.get(name, "") for name in ("COLUMNS", "LINES")]
+    columns, rows = (int(text) if text.isdecimal() else 0 for text in given)
+    return columns or own.columns or 80, rows or own.lines or 24
 
 
 def _is_dumb() -> bool:

@@ -18,6 +18,8 @@ _PHASES = {
     "decode": "Writing",
 }
 
+_WITH_BAR, _WITH_TIME = 70, 45  # columns of the terminal
+
 
 class ProgressLine:
     """One line that says what is going on.
@@ -44,7 +46,7 @@ class ProgressLine:
         counted = phase == "image" and total > 0
         label = _PHASES.get(phase, phase)
         if phase == "decode":
-            label = f"{(self.stage or label).capitalize()}, {done} tokens"
+            label = f"{(self.stage or label).capitalize()}, {done} token{'' if done == 1 else 's'}"
         elif counted:
             label += f", layer {min(done + 1, total)}/{total}"
         bounded = total if total > 0 and phase != "decode" else None
@@ -63,13 +65,22 @@ class ProgressLine:
             self._phase = ""
 
     def _begin(self) -> None:
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+        from rich.table import Column
 
+        assert self._console is not None
+        text = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="crop"))
+        columns: list[ProgressColumn] = [
+            SpinnerColumn("dots" if self._console.encoding.startswith("utf") else "line"),
+            text,
+        ]
+        # What is said comes first where there is not room for all.
+        if self._console.width >= _WITH_BAR:
+            columns.append(BarColumn(bar_width=24))
+        if self._console.width >= _WITH_TIME:
+            columns.append(TimeElapsedColumn())
         self._progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            TimeElapsedColumn(),
+            *columns,
             console=self._console,
             transient=True,
             refresh_per_second=8,

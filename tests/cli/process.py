@@ -44,8 +44,8 @@ def cotcli_on_terminal(
 
     With `one`, both are on one terminal, as is usual, and `out` has it all.
     """
-    out = _Terminal(columns)
-    err = out if one else _Terminal(columns)
+    out = Terminal(columns)
+    err = out if one else Terminal(columns)
     process = subprocess.Popen(
         [*COMMAND, *map(str, args)],
         stdin=subprocess.DEVNULL,
@@ -55,12 +55,14 @@ def cotcli_on_terminal(
     )
     for terminal in {out, err}:
         os.close(terminal.inner)
-    texts = _read_all([terminal.outer for terminal in {out, err}])
+    texts = read_all([terminal.outer for terminal in {out, err}])
     code = process.wait(timeout=120)
     return Finished(code, texts[out.outer], "" if one else texts[err.outer])
 
 
-class _Terminal:
+class Terminal:
+    """A pseudo-terminal of that many columns: `inner` is for a process, `outer` shows what it writes."""
+
     def __init__(self, columns: int) -> None:
         import fcntl
         import pty
@@ -71,7 +73,7 @@ class _Terminal:
         fcntl.ioctl(self.inner, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
 
 
-def _read_all(files: list[int]) -> dict[int, str]:
+def read_all(files: list[int]) -> dict[int, str]:
     """Reads until the last writer has closed each; a terminal reports that as an I/O error."""
     import selectors
 
