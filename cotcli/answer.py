@@ -105,7 +105,7 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens read (the image counts as one), tokens written, and tiles the image was cut into."""
+    """Tokens read (the image counts as one; of every turn), tokens written, and tiles the image was cut into."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -136,7 +136,7 @@ class Answer:
         image: None for a question without a picture.
         stages: stage -> text, trimmed, in the order of `STAGES`; stages that were not written are absent.
         answer: the conclusion; empty if there is none.
-        raw: everything the model wrote, tags included.
+        raw: everything the model wrote, tags and headings included; where it answers in turns, a blank line between.
         finish_reason: `stop` (the model ended its turn), `length` (max_tokens), `stage_length` (a stage's own limit),
             `context` (the context is full) or `interrupted`.
         cut_in: the stage that was open when generation was ended early; None if the model ended it, or outside any.

@@ -55,7 +55,8 @@ def load(
     Args:
         model: a name in the registry ("demo"), or a path as ``cotcli.registry.resolve`` takes it.
         gpu_layers, threads, context_length, max_sequences, total_context, kv_type: see ``cotcli.engine.EngineOptions``.
-        stage_format: "tags" or "none" (the whole answer is the conclusion); None is what the registry says.
+        stage_format: how the model writes its stages, one of ``cotcli.stages.FORMATS``; None is what the registry says.
+            "none" takes the whole answer for the conclusion; "sections" and "turns" need the wording of the model.
         image_cache: where encoded pictures are kept; True is the user's own cache on disk, False is none.
         on_progress: called while loading, and by every later call of the model.
 
@@ -220,7 +221,7 @@ class Reasoner:
             finish_reason=writer.finish_reason,
             model=self.info,
             params=params,
-            usage=Usage(len(prompt), writer.n_tokens, encoded.num_tiles if encoded else 0),
+            usage=Usage(len(prompt) + writer.n_read, writer.n_tokens, encoded.num_tiles if encoded else 0),
             timing=Timing(load_ms, image_ms, prompt_ms, decode_ms),
             cut_in=writer.cut_in,
         )
@@ -229,7 +230,8 @@ class Reasoner:
         """How likely the model is to answer a question with exactly this text.
 
         Args:
-            answer: the assistant's text as the model would write it, tags included where it writes tags.
+            answer: the assistant's text as the model would write it, tags included where it writes tags; of a model
+                that is asked for each stage in turn, the first one's.
 
         Raises:
             UsageError: the answer is empty.
@@ -280,7 +282,7 @@ class Reasoner:
         """Tokens before the answer; ResourceError if they and ``n_more`` tokens do not fit the context."""
         engine = self.engine
         image_token = engine.image_token if encoded else None
-        prompt = build_prompt(engine.model, question, image_token, self._spec.bos_count)
+        prompt = build_prompt(engine.model, self._spec.wording(question), image_token, self._spec.bos_count)
         if len(prompt) + n_more > engine.context_length:
             raise ResourceError(
                 f"the prompt has {len(prompt)} tokens and the context {engine.context_length}",

@@ -34,23 +34,32 @@ def build_prompt(tokenizer: Tokenizer, question: str, image_token: int | None, b
     return list(_prompt(tokenizer, question, image_token, bos_count))
 
 
+def build_next_turn(tokenizer: Tokenizer, question: str) -> list[int]:
+    """Tokens between the end of an answer and the beginning of the next: the assistant's turn is ended, the user asks,
+    and the assistant's next turn is opened."""
+    return [tokenizer.special_token("<|eot_id|>"), *_turn(tokenizer, question, None)]
+
+
 def _prompt(tokenizer: Tokenizer, question: str, image_token: int | None, bos_count: int) -> Iterator[int]:
-    special, text = tokenizer.special_token, tokenizer.tokenize
-
-    def header(role: str) -> Iterator[int]:
-        yield special("<|start_header_id|>")
-        yield from text(role)
-        yield special("<|end_header_id|>")
-        yield from text("\n\n")
-
-    yield from [special("<|begin_of_text|>")] * bos_count
+    yield from [tokenizer.special_token("<|begin_of_text|>")] * bos_count
     if image_token is None:
-        yield from header("system")
-        yield from text(_TEXT_ONLY_SYSTEM)
-        yield special("<|eot_id|>")
-    yield from header("user")
+        yield from _header(tokenizer, "system")
+        yield from tokenizer.tokenize(_TEXT_ONLY_SYSTEM)
+        yield tokenizer.special_token("<|eot_id|>")
+    yield from _turn(tokenizer, question, image_token)
+
+
+def _turn(tokenizer: Tokenizer, question: str, image_token: int | None) -> Iterator[int]:
+    yield from _header(tokenizer, "user")
     if image_token is not None:
         yield image_token
-    yield from text(question)
-    yield special("<|eot_id|>")
-    yield from header("assistant")
+    yield from tokenizer.tokenize(question)
+    yield tokenizer.special_token("<|eot_id|>")
+    yield from _header(tokenizer, "assistant")
+
+
+def _header(tokenizer: Tokenizer, role: str) -> Iterator[int]:
+    yield tokenizer.special_token("<|start_header_id|>")
+    yield from tokenizer.tokenize(role)
+    yield tokenizer.special_token("<|end_header_id|>")
+    yield from tokenizer.tokenize("\n\n")

@@ -90,11 +90,12 @@ def _fill(chain: SamplerChain, model: LlamaModel, params: GenerationParams, gram
     chain.add("dist", params.seed)
 
 
-def conclusion_grammar(params: GenerationParams, closing_tag: str) -> Grammar | None:
-    """What may follow the conclusion's opening tag, None when anything may.
+def conclusion_grammar(params: GenerationParams, *, after_mark: bool, closing_tag: str) -> Grammar | None:
+    """What a conclusion may be, None when it may be anything.
 
     Args:
-        closing_tag: ends the conclusion; empty for a model that writes no tags.
+        after_mark: whether it follows a tag or a heading, and may thus begin with a blank.
+        closing_tag: ends it; empty for a model that writes none.
 
     Raises:
         UsageError: the JSON Schema has something that llama.cpp's grammars cannot express.
@@ -109,12 +110,13 @@ def conclusion_grammar(params: GenerationParams, closing_tag: str) -> Grammar | 
             raise UsageError(f"the JSON Schema cannot be made into a grammar: {error}") from error
     else:
         return None
-    if not closing_tag:
+    if not after_mark:
         return Grammar(rules, "root")
     root = "conclusion"
     while f"{root} ::=" in rules:  # the converter names rules after properties
         root += "-"
-    return Grammar(f"{rules}\n{root} ::= [ \\n]? root [ \\n]? {_literal(closing_tag)}\n", root)
+    closing = f" [ \\n]? {_literal(closing_tag)}" if closing_tag else ""
+    return Grammar(f"{rules}\n{root} ::= [ \\n]? root{closing}\n", root)
 
 
 def _literal(text: str) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 
 from cotcli.answer import GenerationParams
 from cotcli.errors import ModelNotFoundError, UsageError
-from cotcli.stages import FORMATS, StageFormat
+from cotcli.stages import Section, StageFormat, Turn
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -27,14 +27,19 @@ else:
     import tomli as tomllib
 
 MODELS_TOML = "models.toml"
+QUESTION = "{question}"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _TEXT, _WHOLE, _NUMBER, _TABLE = "a string", "a whole number, 0 or more", "a number", "a table"
+_FLAG, _TABLES = "true or false", "an array of tables"
 _KEYS = {
     "description": _TEXT,
     "licence": _TEXT,
     "repo": _TEXT,
     "revision": _TEXT,
     "stage_format": _TEXT,
+    "prompt": _TEXT,
+    "sections": _TABLES,
+    "turns": _TABLES,
     "bos_count": _WHOLE,
     "default_quant": _TEXT,
     "sampling": _TABLE,
@@ -47,6 +52,8 @@ _SAMPLING = {
     "repeat_penalty": _NUMBER,
     "max_tokens": _WHOLE,
 }
+_SECTION = {"heading": _TEXT, "stage": _TEXT, "kept": _FLAG}
+_TURN = {"stage": _TEXT, "prompt": _TEXT}
 
 
 @dataclass(frozen=True)
@@ -65,14 +72,17 @@ class ModelSpec:
     """What cotcli knows about a model before it opens its files.
 
     Attributes:
-        stage_format: a key of `cotcli.stages.FORMATS`.
+        stage_format: one of `cotcli.stages.FORMATS`.
+        prompt: how a question is put to the model: `{question}` in it stands for the question.
+        sections, turns: the wording of those formats, see `cotcli.stages.StageFormat`; a first turn's prompt is like
+            `prompt`, which is not used then.
         bos_count: how many `<|begin_of_text|>` the model is given before the question.
         sampling: the model's own defaults, under the names of `GenerationParams`.
         repo, revision: the checkpoint on the Hugging Face hub.
         default_quant: the pair to use where several are installed.
 
     Raises:
-        UsageError: there is no such stage format.
+        UsageError: there is no such stage format, or its wording is not complete.
     """
 
     name: str
@@ -81,14 +91,19 @@ class ModelSpec:
     repo: str | None = None
     revision: str | None = None
     stage_format: str = "tags"
+    prompt: str = QUESTION
+    sections: tuple[Section, ...] = ()
+    turns: tuple[Turn, ...] = ()
     bos_count: int = 1
     default_quant: str | None = None
     sampling: Mapping[str, float] = field(default_factory=dict)
     files: tuple[BundledPair, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.stage_format not in FORMATS:
-            raise UsageError(f"stage_format must be one of {', '.join(FORMATS)}, not {self.stage_format}")
+        self.stages  # noqa: B018  # the class checks the parts
+        if self._prompt.count(QUESTION) != 1:
+            where = "prompt" if self.stage_format != "turns" else "the first of turns"
+            raise UsageError(f"{where} must have {QUESTION} in it once")
 
     @property
     def params(self) -> GenerationParams:
@@ -97,7 +112,16 @@ class ModelSpec:
 
     @property
     def stages(self) -> StageFormat:
-        return FORMATS[self.stage_format]
+        """How it writes its stages."""
+        return StageFormat(self.stage_format, self.sections, self.turns)
+
+    @property
+    def _prompt(self) -> str:
+        return self.turns[0].prompt if self.stage_format == "turns" else self.prompt
+
+    def wording(self, question: str) -> str:
+        """What the user's turn says when this is asked."""
+        return self._prompt.replace(QUESTION, question)
 
 
 def home() -> Path:
@@ -196,19 +220,31 @@ def _read(
 def _extend(place: Path, key: str, spec: ModelSpec, entry: Mapping[str, Any]) -> ModelSpec:
     """A model with the keys of one entry in place of its own; those of `sampling` one by one."""
     sampling = entry.get("sampling", {})
-    for table, path, kinds in ((entry, key, _KEYS), (sampling, f"{key}.sampling", _SAMPLING)):
-        _check(place, path, table, _TABLE)
-        for name, value in table.items():
-            if name not in kinds:
-                raise _unknown(place, f"{path}.{name}", kinds)
-            _check(place, f"{path}.{name}", value, kinds[name])
+    _check_keys(place, key, entry, _KEYS)
+    _check_keys(place, f"{key}.sampling", sampling, _SAMPLING)
     changed: dict[str, Any] = {**entry, "sampling": {**spec.sampling, **sampling}}
+    for name, part, kinds in (("sections", Section, _SECTION), ("turns", Turn, _TURN)):
+        if name in entry:
+            for number, table in enumerate(entry[name], 1):
+                _check_keys(place, f"{key}.{name}, number {number}", table, kinds, needed=list(kinds)[:2])
+            changed[name] = tuple(part(**table) for table in entry[name])
     try:
         spec = replace(spec, **changed)
         spec.params  # noqa: B018  # the class checks the values
     except UsageError as error:
         raise UsageError(f"{place}: {key}: {error.message}") from None
     return spec
+
+
+def _check_keys(place: Path, path: str, table: Any, kinds: Mapping[str, str], needed: Sequence[str] = ()) -> None:
+    _check(place, path, table, _TABLE)
+    for name, value in table.items():
+        if name not in kinds:
+            raise _unknown(place, f"{path}.{name}", kinds)
+        _check(place, f"{path}.{name}", value, kinds[name])
+    for name in needed:
+        if name not in table:
+            raise UsageError(f"{place}: {path} has no {name}")
 
 
 def _check(place: Path, key: str, value: object, kind: str) -> None:
@@ -218,6 +254,8 @@ def _check(place: Path, key: str, value: object, kind: str) -> None:
         _WHOLE: number and isinstance(value, int) and value >= 0,
         _NUMBER: number,
         _TABLE: isinstance(value, dict),
+        _FLAG: isinstance(value, bool),
+        _TABLES: isinstance(value, list),
     }
     if not holds[kind]:
         raise UsageError(f"{place}: {key} must be {kind}")

@@ -12,8 +12,9 @@ from collections.abc import Callable, Generator, Iterator
 from cotcli.answer import GenerationParams
 from cotcli.engine import Decode, Engine, TokenSequence
 from cotcli.errors import ContextFullError
+from cotcli.prompt import build_next_turn
 from cotcli.sampling import Grammar, build_sampler, conclusion_grammar
-from cotcli.stages import StageEvent, StageFormat, StageParser, StageStart
+from cotcli.stages import StageEvent, StageFormat, StageStart, Turn, parser_of
 
 Progress = Callable[[str, int, int], None]
 """Called with a phase ("load", "image", "prompt" or "decode"), what is done, and all there is to do."""
@@ -22,13 +23,15 @@ Progress = Callable[[str, int, int], None]
 class AnswerWriter:
     """Continues ``sequence`` until the answer ends.
 
-    With choices or a JSON Schema the conclusion is bound by a grammar from its opening tag on; a model that would end
-    its turn without one has the tag written for it. A stage that reaches its own limit has its closing tag written for
-    it, and the model goes on with the next.
+    With choices or a JSON Schema the conclusion is bound by a grammar from its opening tag or heading on; a model that
+    would end its turn without one has that written for it. A stage that reaches its own limit has its closing tag, or
+    the next heading, written for it, and the model goes on with the next. Where each stage is a turn of its own, the
+    sequence goes on with the next question at the end of each, or at its limit.
 
     Attributes:
         parser: what has been written.
         n_tokens: tokens written.
+        n_read: tokens of questions after the first.
         finish_reason, cut_in: as in ``Answer``; final once ``write`` is exhausted.
     """
 
@@ -41,14 +44,16 @@ class AnswerWriter:
         on_progress: Progress,
     ) -> None:
         self._engine, self._sequence, self._params, self._progress = engine, sequence, params, on_progress
-        self.parser = StageParser(form)
+        self._form = form
+        self.parser = parser_of(form)
+        self._turns = list(form.turns) if form.name == "turns" else []
         self._grammar = _grammar(form, params)
-        self._bound = self._grammar is not None and form.implicit is not None
+        self._bound = self._grammar is not None and form.name == "none"
         self._limits = dict(params.stage_max_tokens)
         self._stage_tokens = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._done = False
-        self.n_tokens = 0
+        self.n_tokens = self.n_read = 0
         self.finish_reason = "stop"
         self.cut_in: str | None = None
 
@@ -78,13 +83,18 @@ class AnswerWriter:
 
     def _write(self) -> Iterator[StageEvent | Decode]:
         model = self._engine.model
+        if self._turns:
+            yield from self._begin_turn(self._turns.pop(0))
         while not self._ended():
             token = self._sampler.sample(self._engine.context, self._engine.output_of(self._sequence))
             if model.is_end_of_generation(token):
-                if not self._waits_for_conclusion:
+                if self._turns:
+                    yield from self._next_turn()
+                elif self._waits_for_conclusion:
+                    yield from self._force(self._form.opening_of_conclusion)
+                    self._bind()
+                else:
                     return
-                yield from self._force("\n\n<CONCLUSION>")
-                self._bind()
                 continue
             self.n_tokens += 1
             self._progress("decode", self.n_tokens, self._params.max_tokens)
@@ -114,12 +124,12 @@ class AnswerWriter:
         yield Decode(self._sequence, [token])
         self._stage_tokens = self._stage_tokens + 1 if self.parser.stage == stage_before else 0
 
-    def _enter_conclusion(self, token: int, tag: str, rest: str) -> Iterator[StageEvent | Decode]:
-        """Binds what follows the opening tag, which ``token`` has just ended; ``rest`` is the token's text after it."""
+    def _enter_conclusion(self, token: int, mark: str, rest: str) -> Iterator[StageEvent | Decode]:
+        """Binds what follows the opening mark, which ``token`` has just ended; ``rest`` is its text after that."""
         if rest.strip():
-            # The token goes on with text that no grammar has seen: write the tag without it.
+            # The token goes on with text that no grammar has seen: write the mark without it.
             self.n_tokens -= 1
-            yield from self._force(tag, parsed=True)
+            yield from self._force(mark, parsed=True)
         else:
             yield from self.parser.feed(rest)
             yield Decode(self._sequence, [token])
@@ -127,15 +137,39 @@ class AnswerWriter:
         self._bind()
 
     def _keep_stage_limit(self) -> Iterator[StageEvent | Decode]:
-        """Closes a stage that has used up its own limit; in the conclusion that ends the answer."""
+        """Ends a stage that has used up its own limit; the conclusion's end is that of the answer."""
         stage = self.parser.stage
         if stage is None or self._stage_tokens < self._limits.get(stage, self._params.max_tokens):
             return
         if stage == "conclusion":
             self._end("stage_length")
-        else:
-            self.finish_reason = "stage_length"
-            yield from self._force(f"</{stage.upper()}>\n\n")
+            return
+        self.finish_reason = "stage_length"
+        if self._turns:
+            yield from self._next_turn()
+            return
+        yield from self._force(self._form.end_of(stage))
+        if self._waits_for_conclusion and self.parser.stage == "conclusion":
+            self._bind()
+
+    def _next_turn(self) -> Iterator[StageEvent | Decode]:
+        """Asks for the next stage; ends the answer where the context has no room for that."""
+        yield from self._flush()
+        yield from self.parser.end()
+        turn = self._turns.pop(0)
+        tokens = build_next_turn(self._engine.model, turn.prompt)
+        if self._sequence.length + len(tokens) > self._engine.context_length:
+            self._end("context")
+            return
+        yield Decode(self._sequence, tokens)
+        self.n_read += len(tokens)
+        yield from self._begin_turn(turn)
+
+    def _begin_turn(self, turn: Turn) -> Iterator[StageEvent]:
+        yield from self.parser.begin(turn.stage)
+        self._stage_tokens = 0
+        if turn.stage == "conclusion" and self._grammar is not None:
+            self._bind()
 
     def _force(self, text: str, *, parsed: bool = False) -> Iterator[StageEvent | Decode]:
         """Writes text of ours into the answer; ends the answer where the context has no room for it."""
@@ -173,4 +207,5 @@ class AnswerWriter:
 
 
 def _grammar(form: StageFormat, params: GenerationParams) -> Grammar | None:
-    return conclusion_grammar(params, "</CONCLUSION>" if form.implicit is None else "")
+    after_mark = form.name in ("tags", "sections")
+    return conclusion_grammar(params, after_mark=after_mark, closing_tag=form.end_of_conclusion)

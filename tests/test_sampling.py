@@ -119,7 +119,9 @@ def test_same_seed_same_tokens(prefilled: tuple[Engine, TokenSequence]) -> None:
 
 def test_schema_that_no_grammar_expresses_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="grammar"):
-        conclusion_grammar(GenerationParams(json_schema='{"$ref": "#/nowhere"}'), "</CONCLUSION>")
+        conclusion_grammar(
+            GenerationParams(json_schema='{"$ref": "#/nowhere"}'), after_mark=True, closing_tag="</CONCLUSION>"
+        )
 
 
 @pytest.mark.parametrize(
@@ -135,9 +137,14 @@ def test_schema_that_no_grammar_expresses_is_a_usage_error() -> None:
 )
 def test_what_grammars_cannot_enforce_is_refused(schema: dict[str, Any], keyword: str) -> None:
     with pytest.raises(UsageError, match=keyword):
-        conclusion_grammar(GenerationParams(json_schema=json.dumps(schema)), "</CONCLUSION>")
+        conclusion_grammar(
+            GenerationParams(json_schema=json.dumps(schema)), after_mark=True, closing_tag="</CONCLUSION>"
+        )
 
 
 def test_names_and_values_are_not_taken_for_keywords() -> None:
     schema = {"type": "object", "properties": {"minimum": {"enum": [{"not": 1}]}}, "required": ["minimum"]}
-    assert conclusion_grammar(GenerationParams(json_schema=json.dumps(schema)), "") is not None
+    assert (
+        conclusion_grammar(GenerationParams(json_schema=json.dumps(schema)), after_mark=False, closing_tag="")
+        is not None
+    )

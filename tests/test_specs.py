@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 import pytest
@@ -27,13 +28,30 @@ def test_bundled_entries() -> None:
     assert llava_cot.repo == "Xkev/Llama-3.2V-11B-cot"
     assert llava_cot.bos_count == 2
     assert llava_cot.params == GenerationParams(temperature=0.6, top_p=0.9, max_tokens=2048)
-    assert llava_cot.stages.stages == ("summary", "caption", "reasoning", "conclusion")
+    assert llava_cot.stages.name == "tags" and llava_cot.wording("Why?") == "Why?"
     plain = specs()["llama-3.2-vision"]
-    assert (plain.repo, plain.bos_count, plain.stages.implicit) == (
+    assert (plain.repo, plain.bos_count, plain.stages.name) == (
         "meta-llama/Llama-3.2-11B-Vision-Instruct",
         1,
-        "conclusion",
+        "none",
     )
+
+
+def test_bundled_wordings() -> None:
+    """As the projects' own code asks: Mulberry's infer.py, LlamaV-o1's eval/llamav-o1.py."""
+    mulberry = specs()["mulberry"]
+    asked = mulberry.wording("Why?")
+    # Of the text that infer.py makes for --question "Question: Why?".
+    assert hashlib.sha256(asked.encode()).hexdigest() == (
+        "ccdf459076724785852da472f4fb64b43570576754594a7003378a105b3cab1d"
+    ), asked
+    assert mulberry.wording("What {question}?").endswith("### The final answer is: \n\nQuestion: What {question}?")
+    llamav_o1 = specs()["llamav-o1"]
+    assert llamav_o1.wording("Why?") == (
+        "Why?\nSummarize how you will approach the problem and explain the steps you will take to reach the answer."
+    )
+    assert [turn.stage for turn in llamav_o1.stages.turns] == ["summary", "caption", "reasoning", "conclusion"]
+    assert (mulberry.bos_count, llamav_o1.bos_count) == (1, 2)
 
 
 def test_bundled_files_are_as_stated() -> None:
@@ -69,6 +87,15 @@ def test_the_users_own_entries(own: Path) -> None:
     assert specs() == before
 
 
+def test_the_entry_in_the_readme(own: Path) -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    [entry] = re.findall(r"```toml\n(\[models\.mine\].*?)```", readme, re.DOTALL)
+    own.write_text(entry, encoding="utf-8")
+    mine = specs()["mine"]
+    assert mine.stages.stages == ("caption", "reasoning", "conclusion") and mine.params.temperature == 0.6
+    assert mine.wording("Why?") == "Answer under headings.\n\nWhy?"
+
+
 def test_the_users_entry_counts_for_an_installed_pair(own: Path) -> None:
     own.write_text('[models.mine]\nstage_format = "none"\nbos_count = 2')
     folder = own.parent / "models" / "mine"
@@ -93,7 +120,30 @@ def test_the_users_entry_counts_for_an_installed_pair(own: Path) -> None:
         ("[models.mine]\nrepo = 1", "models.mine.repo must be a string"),
         ("[models.mine]\nbos_count = 1.5", "models.mine.bos_count must be a whole number, 0 or more"),
         ("[models.mine]\nbos_count = true", "models.mine.bos_count must be a whole number, 0 or more"),
-        ('[models.mine]\nstage_format = "x"', "models.mine: stage_format must be one of tags, none, not x"),
+        (
+            '[models.mine]\nstage_format = "x"',
+            "models.mine: stage_format must be one of tags, sections, turns, none, not x",
+        ),
+        ("[models.mine]\nprompt = 'Say it'", "models.mine: prompt must have {question} in it once"),
+        ("[models.mine]\nstage_format = 'turns'", "models.mine: stage_format turns needs turns in the model's entry"),
+        ("[models.mine]\nturns = 1", "models.mine.turns must be an array of tables"),
+        ("[models.mine]\nturns = [1]", "models.mine.turns, number 1 must be a table"),
+        ("[models.mine]\nturns = [{stage = 'caption'}]", "models.mine.turns, number 1 has no prompt"),
+        ("[models.mine]\nturns = [{stage = 'x', prompt = ''}]", "models.mine: a stage must be one of summary, caption"),
+        ("[models.mine]\nsections = [{heading = 'a', stage = 'caption', kept = 1}]", "kept must be true or false"),
+        (
+            "[models.mine]\nsections = [{heading = ' a', stage = 'caption'}]",
+            "models.mine: a heading in sections must not",
+        ),
+        ("[models.mulberry]\nstage_format = 'turns'", "models.mulberry: stage_format turns needs turns"),
+        (
+            "[models.llamav-o1]\nturns = [{stage = 'caption', prompt = '{question}'}]",
+            "turns must end with the conclusion",
+        ),
+        (
+            "[models.llamav-o1]\nturns = [{stage = 'conclusion', prompt = 'Answer.'}]",
+            "models.llamav-o1: the first of turns must have {question} in it once",
+        ),
         ("[models.mine]\nsampling = 1", "models.mine.sampling must be a table"),
         ("[models.mine.sampling]\nseed = 1", "models.mine.sampling.seed is not known"),
         ('[models.mine.sampling]\ntop_p = "1"', "models.mine.sampling.top_p must be a number"),

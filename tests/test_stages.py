@@ -7,12 +7,12 @@ import re
 
 import pytest
 
-from cotcli.stages import NONE, STAGES, TAGS, StageDelta, StageEnd, StageEvent, StageParser, StageStart
+from cotcli.stages import NONE, STAGES, StageDelta, StageEnd, StageEvent, StageParser, StageStart, parser_of
 
 
 def parse(text: str, sizes: list[int] | None = None, parser: StageParser | None = None) -> list[StageEvent]:
     """All events of a text that is fed in chunks of the given sizes, or whole."""
-    parser = parser or StageParser()
+    parser = parser or parser_of()
     events: list[StageEvent] = []
     position = 0
     for size in sizes or [len(text)]:
@@ -36,7 +36,7 @@ def merged(events: list[StageEvent]) -> list[StageEvent]:
 
 
 def test_a_whole_answer() -> None:
-    parser = StageParser()
+    parser = parser_of()
     text = "<SUMMARY>\nCount.\n</SUMMARY>\n\n<CAPTION>Two cats</CAPTION><REASONING>1, 2</REASONING>"
     text += "<CONCLUSION> 2 </CONCLUSION>"
     assert parse(text, parser=parser) == [
@@ -60,7 +60,7 @@ def test_a_whole_answer() -> None:
 
 
 def test_deltas_come_at_once() -> None:
-    parser = StageParser()
+    parser = parser_of()
     parser.feed("<REASONING>")
     assert parser.feed("a b") == [StageDelta("reasoning", "a b")]
     assert parser.feed(" 1 < 2") == [StageDelta("reasoning", " 1 < 2")]
@@ -99,7 +99,7 @@ def test_deltas_come_at_once() -> None:
     ],
 )
 def test_broken_structure(text: str, stages: dict[str, str], closed: list[bool]) -> None:
-    parser = StageParser()
+    parser = parser_of()
     events = parse(text, parser=parser)
     assert parser.stages == stages
     assert [event.closed for event in events if isinstance(event, StageEnd)] == closed
@@ -107,14 +107,14 @@ def test_broken_structure(text: str, stages: dict[str, str], closed: list[bool])
 
 
 def test_the_open_stage_can_be_read() -> None:
-    parser = StageParser()
+    parser = parser_of()
     parser.feed("<CAPTION>one</CAPTION><REASONING> two")
     assert parser.stage == "reasoning"
     assert parser.stages == {"caption": "one", "reasoning": "two"}
 
 
 def test_without_stages_all_is_conclusion() -> None:
-    parser = StageParser(NONE)
+    parser = parser_of(NONE)
     assert parse(" A <CAPTION>cat", [2, 5, 20], parser) == [
         StageStart("conclusion"),
         StageDelta("conclusion", " A"),
@@ -123,7 +123,7 @@ def test_without_stages_all_is_conclusion() -> None:
         StageEnd("conclusion", True),
     ]
     assert parser.answer == "A <CAPTION>cat"
-    assert parse("", parser=StageParser(NONE)) == []
+    assert parse("", parser=parser_of(NONE)) == []
 
 
 PIECES = [f"<{slash}{name}>" for name in ("SUMMARY", "CAPTION", "REASONING", "CONCLUSION") for slash in ("", "/")]
@@ -147,10 +147,10 @@ def test_chunks_do_not_matter_and_no_text_is_lost(seed: int) -> None:
     rng = random.Random(seed)
     for _ in range(200):
         text = random_text(rng)
-        whole = StageParser()
+        whole = parser_of()
         expected = merged(parse(text, parser=whole))
         for sizes in ([1] * len(text), random_sizes(rng, len(text)), random_sizes(rng, len(text))):
-            parser = StageParser()
+            parser = parser_of()
             assert merged(parse(text, sizes, parser)) == expected, (text, sizes)
             assert (parser.raw, parser.stages) == (text, whole.stages)
         check_structure(expected)
@@ -193,7 +193,7 @@ def test_little_is_held_back(seed: int) -> None:
     longest = len("< / CONCLUSION >") - 1
     for _ in range(100):
         text = random_text(rng)
-        parser = StageParser()
+        parser = parser_of()
         for end, char in enumerate(text, 1):
             parser.feed(char)
             pending = text[:end][len(text[:end]) - len(parser._pending) :]
@@ -206,7 +206,7 @@ def test_stage_text_is_its_deltas_trimmed() -> None:
     rng = random.Random(7)
     for _ in range(300):
         text = random_text(rng)
-        parser = StageParser()
+        parser = parser_of()
         events = merged(parse(text, parser=parser))
         occurrences: dict[str, list[str]] = {}
         for event in events:
@@ -217,7 +217,3 @@ def test_stage_text_is_its_deltas_trimmed() -> None:
         assert set(parser.stages) == set(occurrences)
         for stage, written in parser.stages.items():
             assert written in occurrences[stage]
-
-
-def test_formats_name_their_stages() -> None:
-    assert TAGS.stages == STAGES == ("summary", "caption", "reasoning", "conclusion")

@@ -18,7 +18,7 @@ from cotcli.errors import Interrupted, UsageError
 from cotcli.render import RAW, Output
 from cotcli.render.progress import ProgressLine
 from cotcli.render.record import problem_of
-from cotcli.stages import FORMATS, StageDelta, StageEvent, StageStart
+from cotcli.stages import StageDelta, StageEvent, StageStart
 
 if TYPE_CHECKING:
     from cotcli.generate import Reasoner
@@ -125,7 +125,8 @@ def _check_shown(job: Job) -> None:
     if show is None or RAW in show:
         return
     name = job.load.model or default_model()
-    form = FORMATS[job.load.stage_format or resolve(name).spec.stage_format]
+    spec = resolve(name).spec
+    form = replace(spec, stage_format=job.load.stage_format or spec.stage_format).stages
     if not set(show) & set(form.stages):
         raise UsageError(
             f"--show {','.join(show)}: with --stages {form.name}, {name} writes only {', '.join(form.stages)}",

@@ -70,8 +70,11 @@ ImageCacheSize = Annotated[
 ]
 
 Stages = Annotated[
-    Literal["tags", "none"] | None,
-    typer.Option("--stages", help="How the model writes stages; none: all is conclusion.  [default: the model's own]"),
+    Literal["tags", "sections", "turns", "none"] | None,
+    typer.Option(
+        "--stages",
+        help="How the model writes stages (models.toml); none: all is conclusion.  [default: the model's own]",
+    ),
 ]
 
 Temperature = Annotated[float | None, typer.Option("--temperature", metavar="T", help="0 is greedy.")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cotcli.answer import Answer, GenerationParams, ImageInfo, ModelInfo, Timing, Usage
-from cotcli.stages import StageEvent, StageParser
+from cotcli.stages import StageEvent, parser_of
 
 RAW = (
     "<SUMMARY>\nI will remove the red objects and count the rest.\n</SUMMARY>\n\n"
@@ -17,7 +17,7 @@ RAW = (
 
 def make_answer(raw: str = RAW, **changes: Any) -> Answer:
     """The answer that a model writing `raw` gives."""
-    parser = StageParser()
+    parser = parser_of()
     parser.feed(raw)
     parser.close()
     fields: dict[str, Any] = {
@@ -38,6 +38,6 @@ def make_answer(raw: str = RAW, **changes: Any) -> Answer:
 
 def events_of(raw: str, size: int) -> list[StageEvent]:
     """The stage events of a text that comes in chunks of `size` characters."""
-    parser = StageParser()
+    parser = parser_of()
     chunks = [raw[begin : begin + size] for begin in range(0, len(raw), size)]
     return [event for chunk in chunks for event in parser.feed(chunk)] + parser.close()
