@@ -12,7 +12,7 @@ app = typer.Typer(help="Encoded pictures on disk.", no_args_is_help=True, rich_m
 
 @app.command("show")
 def show_cache(json: Annotated[bool, typer.Option("--json", help="A JSON object.")] = False) -> None:
-    """Show where they are and what they take."""
+    """Show where encoded pictures are kept, and what they take."""
     from cotcli.image_cache import ImageCache
 
     cache = ImageCache()
@@ -27,7 +27,7 @@ def show_cache(json: Annotated[bool, typer.Option("--json", help="A JSON object.
 
 @app.command("clear")
 def clear_cache() -> None:
-    """Remove them; the next question about each encodes it again."""
+    """Remove the encoded pictures; the next question about each encodes it again."""
     from cotcli.cli.run import note
     from cotcli.image_cache import ImageCache
 
