@@ -1,4 +1,4 @@
-"""`cotcli schema`: the JSON Schema of everything that is printed as JSON."""
+"""`cotcli schema`: the JSON Schema of the records that commands print."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def schema(
         ),
     ] = None,
 ) -> None:
-    """Print the JSON Schema of the JSON output."""
+    """Print the JSON Schema of records, scores and events."""
     from cotcli.render.schema import json_schema
 
     print(json.dumps(json_schema(kind), indent=2, ensure_ascii=False))

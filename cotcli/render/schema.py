@@ -1,4 +1,4 @@
-"""The JSON Schema (2020-12) of everything cotcli prints as JSON; `cotcli schema` prints it.
+"""The JSON Schema (2020-12) of answers, scores and events as JSON; `cotcli schema` prints it.
 
 Objects are open: a later minor version may add keys, none may be renamed or removed within `schema_version` 1.
 """

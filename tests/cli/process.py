@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -92,3 +93,24 @@ def read_all(files: list[int]) -> dict[int, str]:
                     os.close(key.fd)
                 data[key.fd] += piece
     return {file: text.decode("utf-8").replace("\r\n", "\n") for file, text in data.items()}
+
+
+def screen(output: str) -> list[str]:
+    """What a terminal shows in the end: text, line ends, returns, erased lines and cursor up; colours are dropped."""
+    rows, row, column = [""], 0, 0
+    for token in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|[\n\r]|[^\x1b\n\r]+", output):
+        if token == "\n":
+            row, column = row + 1, 0
+            rows += [""] * (row + 1 - len(rows))
+        elif token == "\r":
+            column = 0
+        elif token == "\x1b[2K":
+            rows[row] = ""
+        elif token == "\x1b[1A":
+            row -= 1
+        elif not token.startswith("\x1b"):
+            rows[row] = rows[row].ljust(column)[:column] + token + rows[row][column + len(token) :]
+            column += len(token)
+        else:
+            assert token[-1] == "m" or token in ("\x1b[?25l", "\x1b[?25h"), token
+    return rows

@@ -14,7 +14,7 @@ from rich.cells import cell_len
 
 from cotcli.render.schema import json_schema
 from cotcli.stages import STAGES
-from tests.cli.process import ROOT, cotcli, cotcli_on_terminal
+from tests.cli.process import ROOT, cotcli, cotcli_on_terminal, screen
 
 PICTURE = ROOT / "tests" / "data" / "scene.png"
 QUESTION = "Subtract all yellow squares. Subtract all big circles. How many objects are left?"
@@ -106,27 +106,6 @@ def test_progress_is_wiped_before_anything_is_written() -> None:
     assert "Loading the model" in done.err
     assert done.err.rstrip().endswith("\x1b[2K"), "the line is erased at the end"
     assert cotcli_on_terminal(*ASK, env={"TERM": "dumb"}).err == ""
-
-
-def screen(output: str) -> list[str]:
-    """What a terminal shows in the end: text, line ends, returns, erased lines and cursor up; colours are dropped."""
-    rows, row, column = [""], 0, 0
-    for token in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|[\n\r]|[^\x1b\n\r]+", output):
-        if token == "\n":
-            row, column = row + 1, 0
-            rows += [""] * (row + 1 - len(rows))
-        elif token == "\r":
-            column = 0
-        elif token == "\x1b[2K":
-            rows[row] = ""
-        elif token == "\x1b[1A":
-            row -= 1
-        elif not token.startswith("\x1b"):
-            rows[row] = rows[row].ljust(column)[:column] + token + rows[row][column + len(token) :]
-            column += len(token)
-        else:
-            assert token[-1] == "m" or token in ("\x1b[?25l", "\x1b[?25h"), token
-    return rows
 
 
 def test_progress_and_view_share_a_terminal(tmp_path: Path) -> None:
