@@ -23,7 +23,8 @@ from rich.progress import track
 from rich.table import Table
 
 from convert import convert
-from cotcli.generate import Reasoner, load, log_softmax
+from cotcli.generate import Reasoner, load
+from cotcli.scoring import log_softmax
 from cotcli.shapes.scenes import draw
 from training.held_out import Item, Score, held_out, score
 

@@ -15,10 +15,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
-from cotcli.answer import Answer, AnswerScore, GenerationParams, ModelInfo, Timing, TokenScore, Usage
+from cotcli.answer import Answer, AnswerScore, GenerationParams, ModelInfo, Timing, Usage
 from cotcli.engine import Decode, Engine, EngineOptions
 from cotcli.errors import CotcliError, ResourceError, UsageError
 from cotcli.image_cache import ImageCache
@@ -27,6 +24,7 @@ from cotcli.lookahead import Request as Request
 from cotcli.pictures import EncodedImage, Picture, Pictures
 from cotcli.prompt import build_prompt
 from cotcli.registry import ResolvedModel, resolve
+from cotcli.scoring import score_tokens
 from cotcli.stages import StageEvent
 from cotcli.together import Item, Together, Writing
 from cotcli.writer import AnswerWriter, Progress
@@ -122,11 +120,8 @@ class Reasoner:
         **overrides: Any,
     ) -> Answer:
         """The whole answer to one question; see ``stream``."""
-        answer: Answer | None = None
-        for event in self.stream(image, question, params, **overrides):
-            if isinstance(event, Answer):
-                answer = event
-        assert answer is not None  # stream ends with one
+        *_, answer = self.stream(image, question, params, **overrides)
+        assert isinstance(answer, Answer)  # stream ends with one
         return answer
 
     def stream(
@@ -237,8 +232,7 @@ class Reasoner:
             UsageError: the answer is empty.
         """
         encoded, image_ms = self._encode(None if image is None else self._pictures.read(image))
-        model = self.engine.model
-        tokens = model.tokenize(answer)
+        tokens = self.engine.model.tokenize(answer)
         if not tokens:
             raise UsageError("there is no answer to score", "Give one: --answer TEXT")
         begin = time.perf_counter()
@@ -248,9 +242,7 @@ class Reasoner:
             self.engine.prefill(sequence, prompt)
             prompt_ms = _since(begin)
             begin = time.perf_counter()
-            logprobs = [log_softmax(self.engine.logits(sequence))[tokens[0]]]
-            for row, token in zip(self.engine.each_logits(sequence, tokens[:-1]), tokens[1:], strict=True):
-                logprobs.append(log_softmax(row)[token])
+            scored = score_tokens(self.engine, sequence, tokens)
         finally:
             self.engine.drop(sequence)
         load_ms, self._load_ms = self._load_ms, 0.0
@@ -258,10 +250,7 @@ class Reasoner:
             question=question,
             image=encoded.info if encoded else None,
             answer=answer,
-            tokens=tuple(
-                TokenScore(model.token_bytes(token, special=True).decode("utf-8", "replace"), token, float(logprob))
-                for token, logprob in zip(tokens, logprobs, strict=True)
-            ),
+            tokens=scored,
             model=self.info,
             usage=Usage(len(prompt), len(tokens), encoded.num_tiles if encoded else 0),
             timing=Timing(load_ms, image_ms, prompt_ms, _since(begin)),
@@ -306,13 +295,6 @@ def _item_or_raise(request: Request, item: Item) -> StageEvent | Answer:
     if isinstance(item, CotcliError):
         raise item
     return item
-
-
-def log_softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Natural log-probabilities of all tokens, shape (n_vocab,), in float64."""
-    shifted = logits.astype(np.float64) - float(logits.max())
-    result: npt.NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum())
-    return result
 
 
 def _since(begin: float) -> float:
