@@ -179,11 +179,17 @@ def read_schema(path: Path | None) -> str | None:
     """The text of a JSON Schema."""
     if path is None:
         return None
+    import json
+
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
+        text = path.read_text(encoding="utf-8")
+        json.loads(text)
+    except OSError as error:
+        raise UsageError(f"--schema {path}: {error.strerror or error}") from None
+    except ValueError as error:
+        reason = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else f"is not JSON: {error}"
         raise UsageError(f"--schema {path}: {reason}") from None
+    return text
 
 
 def given(**values: Any) -> dict[str, Any]:

@@ -159,6 +159,7 @@ def test_values_that_the_command_itself_refuses(run: Run, config: Path) -> None:
         ("COTCLI_STAGE_MAX_TOKENS", "thoughts=1", "a stage in stage_max_tokens must be one of"),
         ("COTCLI_CHOICES", "A,,B", "choices must be different and not empty"),
         ("COTCLI_SCHEMA", "no-such-file", "--schema no-such-file: No such file or directory"),
+        ("COTCLI_SCHEMA", __file__, f"--schema {__file__}: is not JSON: "),
     ):
         refused(run(*ask, env={variable: value}), f"cotcli: {variable}: {message}")
     refused(run(*ask, "--quiet", env={"COTCLI_VERBOSE": "1"}), "cotcli: COTCLI_VERBOSE: --quiet and")
