@@ -88,7 +88,7 @@ def _run(commands: Any, arguments: list[str], settings: Settings) -> int:
     except typer.Abort:
         raise Interrupted("interrupted") from None
     except Failure as failure:
-        failure.error = settings.explained(failure.error)
+        settings.explain(failure.error)
         raise
     except Exception as error:
         # Typer's own errors: their classes have moved between releases, their methods have not.
@@ -98,9 +98,7 @@ def _run(commands: Any, arguments: list[str], settings: Settings) -> int:
                 return int(getattr(error, "exit_code", 2))
             raise usage_error from None
         if isinstance(error, CotcliError):
-            explained = settings.explained(error)
-            if explained is not error:
-                raise explained from error
+            settings.explain(error)
         raise
     return code if isinstance(code, int) else 0
 

@@ -60,7 +60,7 @@ class Settings:
         self._options: list[Settable] = []
         self._found: dict[Words, dict[str, Setting]] = {}
         self._running: Any = None
-        has_file = bool(environ.get("COTCLI_CONFIG")) or self.file.exists()
+        has_file = bool(environ.get("COTCLI_CONFIG")) or os.path.exists(self.file)
         if has_file or self._variables():
             self._options = settable(root)
             self._find_all(self._read(root) if has_file else {})
@@ -147,10 +147,10 @@ class Settings:
         setting = self._set_by(context).get(getattr(parameter, "name", ""))
         return None if setting is None else setting.refused(message, context.words)
 
-    def explained(self, error: CotcliError) -> CotcliError:
-        """An error of the command that ran, with the origin of each setting that it speaks of."""
+    def explain(self, error: CotcliError) -> None:
+        """Puts before an error of the command that ran the origin of each setting that it speaks of."""
         if self._running is None or not isinstance(error, (UsageError, ModelError)):
-            return error
+            return
         found = self._set_by(self._running)
         named = [
             (option, setting)
@@ -160,10 +160,11 @@ class Settings:
             and _speaks_of(error.message, option.parameter.opts, setting.value)
         ]
         if not named:
-            return error
+            return
         flags = [option.variable if option.shared else option.own_variable for option, _ in named if option.is_flag]
-        hint = error.hint or (f"For this once: {flags[0]}=0 cotcli …" if flags else None)
-        return type(error)(f"{'; '.join(setting.origin for _, setting in named)}: {error.message}", hint)
+        error.message = f"{'; '.join(setting.origin for _, setting in named)}: {error.message}"
+        if error.hint is None and flags:
+            error.hint = f"For this once: {flags[0]}=0 cotcli …"
 
     def _set_by(self, context: Any) -> dict[str, Setting]:
         """The settings that a command runs with: those that no flag has replaced."""
