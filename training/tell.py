@@ -16,7 +16,7 @@ from cotcli.shapes.scenes import COLOURS, SHAPES, SIZES
 FORMS = ("staged", "untagged", "direct")
 SEEN_WEIGHT, DECIDED_WEIGHT = 2.0, 3.0
 _SEEN = re.compile(rf"\b(?:{'|'.join((*SIZES, *COLOURS, *SHAPES, '[A-H][1-8]'))})\b")
-_FOUND = re.compile(r"\bis the (\w+ \w+ \w+)(?= at |, so)")  # an object that the reasoning has looked up
+_STATE = re.compile(r"\([^()]+\)|number [0-9]+, the \w+ \w+ \w+|is \w+\.$")  # what has come out so far
 _DECIDED = re.compile(r"\b(?:yes|no|more|fewer|before|after|same|[0-9]+|[A-H][1-8]?)\b")
 
 
@@ -46,7 +46,7 @@ def tell(stages: Sequence[str], form: str = "staged", blind: bool = False) -> To
         spans += [(start + m.start(), start + m.end(), SEEN_WEIGHT) for m in _SEEN.finditer(caption)]
     start = text.index(reasoning, start + len(caption))
     spans += [(start + m.start(), start + m.end(), DECIDED_WEIGHT) for m in _DECIDED.finditer(reasoning)]
-    spans += [(start + m.start(1), start + m.end(1), DECIDED_WEIGHT) for m in _FOUND.finditer(reasoning)]
+    spans += [(start + m.start(), start + m.end(), DECIDED_WEIGHT) for m in _STATE.finditer(reasoning)]
     start = text.index(conclusion, start + len(reasoning))
     spans.append((start, start + len(conclusion), DECIDED_WEIGHT))
     return Told(text, tuple(spans))

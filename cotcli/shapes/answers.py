@@ -170,8 +170,8 @@ def make_reasoning(seen: Sequence[Seen], question: Question) -> Reasoning:
 
 
 def _one_by_one(seen: Sequence[Seen], question: Question) -> tuple[str, str]:
-    """For each object yes or no to every filter, and in brackets how many are kept so far."""
-    subtracting = question.kind == "subtract"
+    """For each object yes or no to every filter; in brackets the number kept so far, or what is asked of the first."""
+    subtracting, naming = question.kind == "subtract", question.asks in ("colour", "shape", "size")
     steps: list[str] = []
     kept: list[Seen] = []
     for item in seen:
@@ -179,7 +179,8 @@ def _one_by_one(seen: Sequence[Seen], question: Question) -> tuple[str, str]:
         counted = answers.pop() if question.asks == COUNTED else True
         if (counted and not any(answers)) if subtracting else answers[0]:
             kept.append(item)
-        steps.append(f"{item.name}: {_flags(item, question)} ({len(kept)})")
+        state = _asked(kept[0] if kept else None, question) if naming else str(len(kept))
+        steps.append(f"{item.name}: {_flags(item, question)} ({state})")
     told = f"One by one: {'; '.join(steps)}."
     if question.kind in ("count", "subtract"):
         return f"{told} The total is {len(kept)}.", str(len(kept))
@@ -187,8 +188,8 @@ def _one_by_one(seen: Sequence[Seen], question: Question) -> tuple[str, str]:
         value = "Yes" if kept else "No"
         return f"{told} The total is {len(kept)}, so {value.lower()}.", value
     if not kept:
-        return f"{told} The total is 0, so it is not in this picture.", NOT_HERE
-    return _name(told, kept[0], question)
+        return f"{told} It is not in this picture.", NOT_HERE
+    return _found(told, kept[0], question)
 
 
 def _flags(item: Seen, question: Question) -> str:
@@ -196,9 +197,14 @@ def _flags(item: Seen, question: Question) -> str:
     return ", ".join(f"{found.words} {'yes' if found.matches(item) else 'no'}" for found in question.filters)
 
 
-def _name(told: str, item: Seen, question: Question) -> tuple[str, str]:
-    value = str(getattr(item, question.asks))
-    return f"{told} It is the {item.name}, so {value}.", value
+def _asked(item: Seen | None, question: Question) -> str:
+    """What the question asks of an object, `none` as long as there is none."""
+    return "none" if item is None else str(getattr(item, question.asks))
+
+
+def _found(told: str, item: Seen, question: Question) -> tuple[str, str]:
+    value = _asked(item, question)
+    return f"{told} The {question.asks} is {value}.", value
 
 
 def _compare(seen: Sequence[Seen], question: Question) -> tuple[str, str]:
@@ -216,40 +222,45 @@ def _compare(seen: Sequence[Seen], question: Question) -> tuple[str, str]:
 
 
 def _relation(seen: Sequence[Seen], question: Question) -> tuple[str, str]:
-    """Where the two named objects lie; the first that fits a name is taken."""
-    places: list[str] = []
-    told = ""
-    for found in question.filters:
-        item = next((item for item in seen if found.matches(item)), None)
-        if item is None:
-            return f"{told}The {found.singular} is not in this picture.", NOT_HERE
-        told += f"The {found.singular} is the {item.name} at {item.cell}. "
-        places.append(item.cell[0] if question.asks in ("left", "right") else item.cell[1])
+    """One remark an object; in brackets the columns or rows of the two named objects, of the first that fits a name."""
+    axis = 0 if question.asks in ("left", "right") else 1
+    places = ["none", "none"]
+    steps: list[str] = []
+    for item in seen:
+        for index, found in enumerate(question.filters):
+            if found.matches(item) and places[index] == "none":
+                places[index] = item.cell[axis]
+        steps.append(f"{item.name} {item.cell}: {_flags(item, question)} ({':'.join(places)})")
+    told = f"One by one: {'; '.join(steps)}."
+    if "none" in places:
+        return f"{told} The {question.filters[places.index('none')].singular} is not in this picture.", NOT_HERE
     a, b = places
     order = "before" if a < b else "after" if a > b else "the same as"
     value = "Yes" if order == ("before" if question.asks in ("left", "above") else "after") else "No"
-    return f"{told}{a} is {order} {b}, so {value.lower()}.", value
+    return f"{told} {a} is {order} {b}, so {value.lower()}.", value
 
 
 def _extreme(seen: Sequence[Seen], question: Question) -> tuple[str, str]:
-    """The first or last of the list, or the best so far by row or by steps to the corner."""
+    """The first or last of the list; or one remark an object, in brackets the best row or number of steps to the
+    corner so far, and what is asked of that object."""
     place = question.place
     if not seen:
-        return "There is nothing.", NOT_HERE
+        return "It is not in this picture.", NOT_HERE
     if place in ("leftmost", "rightmost"):
         number = 1 if place == "leftmost" else len(seen)
-        return _name(f"The {place} is number {number}.", seen[number - 1], question)
+        item = seen[number - 1]
+        return _found(f"The {place} is number {number}, the {item.name}.", item, question)
     best: tuple[int, Seen] | None = None
     steps: list[str] = []
     for item in seen:
         column, row = "ABCDEFGH".index(item.cell[0]), int(item.cell[1]) - 1
         if place in CORNERS:
             across, down = steps_to_corner(column, row, place)
-            distance, shown = across + down, f"{item.cell} {across}+{down}={across + down}"
+            distance, shown = across + down, f"{item.cell}: {across}+{down}={across + down}"
         else:
             distance, shown = (row + 1 if place == "topmost" else -row - 1), item.cell
         if best is None or distance < best[0]:
             best = distance, item
-        steps.append(f"{item.name}: {shown} ({abs(best[0])})")
+        steps.append(f"{item.name} {shown} ({abs(best[0])} {_asked(best[1], question)})")
     assert best is not None
-    return _name(f"One by one: {'; '.join(steps)}.", best[1], question)
+    return _found(f"One by one: {'; '.join(steps)}.", best[1], question)

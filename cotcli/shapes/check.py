@@ -31,7 +31,7 @@ from cotcli.shapes.scenes import COLOURS, SHAPES, SIZES, Scene, Seen
 Stage = Literal["form", "summary", "caption", "reasoning", "conclusion"]
 FAULTS: tuple[Stage, ...] = get_args(Stage)
 _LINE = re.compile(rf"([0-9]+)\. ({'|'.join(SIZES)}) ({'|'.join(COLOURS)}) ({'|'.join(SHAPES)})(?: ([A-H][1-8]))?")
-_COMES_TO = re.compile(r"(?:\btotal is ([0-9]+)|\bso (\w+)|(not in this picture))\.$")
+_COMES_TO = re.compile(r"(?:\b(?:total|colour|shape|size) is (\w+)|\bso (\w+)|(not in this picture))\.$")
 _STEP_END = re.compile(r"(?:;|(?<!\b[A-D])\.)(?: |$)")  # the period of `A. 5` ends no step
 
 

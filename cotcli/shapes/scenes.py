@@ -42,10 +42,10 @@ HELD_OUT_SEED = 1 << 50  # evaluation seeds start here, so that no held-out scen
 
 # Radii as shares of sqrt(width * height): a gap of 1.5x lies between the largest small and the smallest big object.
 _RADII = {"small": (0.067, 0.075), "big": (0.113, 0.125)}
-_MIN_STEP_X = 0.05  # centres differ at least this much in x, so that "left to right" is one order and not several
+_MIN_STEP_X = 0.065  # centres differ at least this much in x, so that "left to right" is one order and not several
 _GAP = 0.015
-# (width / height, most objects, how much larger they are, weight): with the thumbnails, every tile layout occurs. A 2:1
-# picture fills two tiles only, so its objects are drawn larger: their centres stay a patch apart.
+# (width / height, most objects, how much larger they are, weight). A 2:1 picture fills half a canvas, so its objects
+# are drawn larger: their centres stay a patch apart.
 _ASPECTS = (
     (1.0, 9, 1.0, 10),
     (4 / 3, 9, 1.0, 4),
@@ -58,9 +58,14 @@ _ASPECTS = (
     (4.0, 6, 1.0, 1),
     (1 / 4, 3, 1.0, 1),
 )
-_THUMBNAIL_SHARE = 0.05  # pictures no larger than one tile
-_THUMBNAIL = (48, 62)  # pixels a side
-_THUMBNAIL_OBJECTS, _THUMBNAIL_ENLARGED = 3, 1.9
+# Pictures of one or two tiles: (width, height, most objects, how much larger they are), in pixels. With them every tile
+# layout occurs: transformers spreads larger pictures over three or four.
+_SMALL_SHARE = 0.12
+_SMALL = (
+    ((48, 62), (48, 62), 3, 1.9),
+    ((100, 128), (48, 62), 5, 1.4),
+    ((48, 62), (100, 128), 3, 1.4),
+)
 _OBJECT_WEIGHTS = (2, 3, 4, 5, 5, 4, 3, 2, 2)
 _STAR = [  # five points from the top on, within the unit circle; the inner corners at 0.42 of the radius
     (math.sin(k * math.pi / 5) * reach, -math.cos(k * math.pi / 5) * reach)
@@ -148,9 +153,9 @@ def cell_name(column: int, row: int) -> str:
 def make_scene(seed: int) -> Scene:
     """The scene of a seed: 1 to `MAX_OBJECTS` objects that neither touch nor share an x. Seeded."""
     rng = random.Random(f"scene {seed}")
-    if rng.random() < _THUMBNAIL_SHARE:
-        width, height = (rng.randint(*_THUMBNAIL) for _ in range(2))
-        most, enlarged = _THUMBNAIL_OBJECTS, _THUMBNAIL_ENLARGED
+    if rng.random() < _SMALL_SHARE:
+        across, down, most, enlarged = rng.choice(_SMALL)
+        width, height = rng.randint(*across), rng.randint(*down)
     else:
         aspect, most, enlarged, _ = rng.choices(_ASPECTS, [weight for *_, weight in _ASPECTS])[0]
         aspect *= rng.uniform(0.96, 1.04)

@@ -69,30 +69,54 @@ def test_answers_are_well_formed_and_right(kind: str) -> None:
         assert listed == [(str(i), name(o), cell(o, scene) if places else "") for i, o in enumerate(by_x, 1)]
 
 
-@pytest.mark.parametrize("kind", ["count", "subtract", "exists", "attribute", "absent"])
+def remarks(reasoning: str) -> list[tuple[str, str, str]]:
+    """(object, what is said of it, what has come out so far), one for each object."""
+    return re.findall(r"((?:small|big) \w+ \w+(?: [A-H]\d)?)(?:: ([^;()]+))? \(([^()]+)\)", reasoning)
+
+
+@pytest.mark.parametrize("kind", ["count", "subtract", "exists"])
 def test_reasoning_answers_each_part_and_counts_what_is_kept(kind: str) -> None:
     for _, question, objects, reasoning in of_kind(kind):
-        steps = re.findall(r"((?:small|big) \w+ \w+): ([^;()]+) \((\d)\)", reasoning)
-        if not names(question.text):
-            assert reasoning == "It asks for something else than these shapes, so it is not in this picture."
-            continue
         parts = names(question.text)
         if kind == "subtract" and parts[-1] == (None, None, "object"):
             parts.pop()
-        assert [told for told, _, _ in steps] == [name(item) for item in objects]
         kept = 0
-        for item, (_, words, count) in zip(objects, steps, strict=True):
+        for item, (told, words, count) in zip(objects, remarks(reasoning), strict=True):
             fitting = [fits(item, named) for named in parts]
-            assert words == flags(parts, fitting)
+            assert told == name(item) and words == flags(parts, fitting)
             if kind == "subtract":
                 counted = fitting.pop() if "of the second" in question.asks else True
                 kept += counted and not any(fitting)
             else:
                 kept += fitting[0]
             assert int(count) == kept
-        total = re.search(r"The total is (\d)", reasoning)
-        assert (total is None) == (kind == "attribute")
-        assert total is None or int(total[1]) == kept
+        assert f"The total is {kept}" in reasoning
+
+
+@pytest.mark.parametrize("kind", ["attribute", "absent"])
+def test_reasoning_keeps_what_is_asked_of_the_object_named(kind: str) -> None:
+    outside = 0
+    for _, question, objects, reasoning in of_kind(kind):
+        if not names(question.text):
+            assert reasoning == "It asks for something else than these shapes, so it is not in this picture."
+            outside += 1
+            continue
+        (named,) = names(question.text)
+        found = "none"
+        for item, (told, words, state) in zip(objects, remarks(reasoning), strict=True):
+            if fits(item, named) and found == "none":
+                found = str(item[asked_for(question)])
+            assert (told, words, state) == (name(item), flags([named], [fits(item, named)]), found)
+        end = "It is not in this picture." if found == "none" else f"The {asked_for(question)} is {found}."
+        assert reasoning.partition(" Options: ")[0].endswith(f"). {end}")
+        assert (kind == "absent") == (found == "none")
+    assert (outside > 10) == (kind == "absent")
+
+
+def asked_for(question: Question) -> str:
+    """Which of an object's words the question's text asks for."""
+    (word,) = re.findall(r"\b(colour|shape|size)\b", question.text)
+    return str(word)
 
 
 def flags(parts: list[tuple[str | None, ...]], fitting: list[bool]) -> str:
@@ -116,44 +140,49 @@ def test_compare_reasoning_counts_both_sides() -> None:
         assert f"{a} is {relation} {b}, so {question.value.lower()}" in reasoning
 
 
-def test_relation_reasoning_compares_two_squares() -> None:
+def test_relation_reasoning_finds_both_objects_and_compares_their_squares() -> None:
     for scene, question, objects, reasoning in of_kind("relation"):
-        found = re.findall(r"The ([\w ]+?) is the (\w+ \w+ \w+) at ([A-H]\d)\.", reasoning)
-        assert len(found) == 2
-        for (words, told, square), named in zip(found, names(question.text), strict=True):
-            (item,) = (item for item in objects if fits(item, named))
-            assert names(words) == [named] and told == name(item) and square == cell(item, scene)
         which = 0 if question.asks in ("left", "right") else 1
-        a, b = (square[which] for _, _, square in found)
+        both = names(question.text)
+        places = ["none", "none"]
+        for item, (told, words, state) in zip(objects, remarks(reasoning), strict=True):
+            fitting = [fits(item, named) for named in both]
+            places = [cell(item, scene)[which] if fit else old for fit, old in zip(fitting, places, strict=True)]
+            assert (told, words) == (f"{name(item)} {cell(item, scene)}", flags(both, fitting))
+            assert state == ":".join(places)
+        a, b = places
         assert f"{a} is {'before' if a < b else 'after'} {b}, so {question.value.lower()}" in reasoning
 
 
-def test_extreme_reasoning_keeps_the_best_so_far() -> None:
+def test_extreme_reasoning_keeps_the_best_so_far_and_what_is_asked_of_it() -> None:
     seen = set()
     for scene, question, objects, reasoning in of_kind("extreme"):
         seen.add(question.place)
+        asks = asked_for(question)
         if question.place in ("leftmost", "rightmost"):
             number = 1 if question.place == "leftmost" else len(objects)
+            found = objects[number - 1]
             assert reasoning.startswith(
-                f"The {question.place} is number {number}. It is the {name(objects[number - 1])}"
+                f"The {question.place} is number {number}, the {name(found)}. The {asks} is {found[asks]}."
             )
             continue
-        steps = re.findall(r"((?:small|big) \w+ \w+): ([\w+= ]+) \((\d+)\)", reasoning)
-        assert [told for told, _, _ in steps] == [name(item) for item in objects]
         values: list[int] = []
-        for item, (_, shown, best) in zip(objects, steps, strict=True):
+        for item, (told, words, state) in zip(objects, remarks(reasoning), strict=True):
             square = cell(item, scene)
+            if question.place == "largest":
+                assert (told, words) == (name(item), "big yes" if item["size"] == "big" else "big no")
+                values.append(0 if item["size"] == "big" else 1)
+                assert state == ("none" if min(values) else objects[values.index(0)][asks])
+                continue
+            assert told == f"{name(item)} {square}"
             if question.place in CORNERS:
-                steps_to = [abs(ord(a) - ord(b)) for a, b in zip(square, CORNERS[question.place], strict=True)]
-                assert shown == f"{square} {steps_to[0]}+{steps_to[1]}={sum(steps_to)}"
-                values.append(sum(steps_to))
-            elif question.place == "largest":
-                assert shown == ("big yes" if item["size"] == "big" else "big no")
-                values.append(-sum(other["size"] == "big" for other in objects[: len(values) + 1]))
+                steps = [abs(ord(a) - ord(b)) for a, b in zip(square, CORNERS[question.place], strict=True)]
+                assert words == f"{steps[0]}+{steps[1]}={sum(steps)}"
+                values.append(sum(steps))
             else:
-                assert shown == square
+                assert words == ""
                 values.append(int(square[1]) if question.place == "topmost" else -int(square[1]))
-            assert int(best) == abs(min(values))
+            assert state == f"{abs(min(values))} {objects[values.index(min(values))][asks]}"
     assert len(seen) == 9
 
 
