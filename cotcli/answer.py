@@ -95,12 +95,16 @@ class ImageInfo:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """The model that answered. `sha256` is that of its language file where it is known; `device` is for people."""
+    """The model that answered. `sha256` is that of its language file where it is known; `device` is for people.
+
+    `stage_format` is how it was taken to write stages, as in `cotcli.load`.
+    """
 
     name: str
     quant: str
     sha256: str | None
     device: str
+    stage_format: str
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,7 @@ class Reasoner:
             quant=self.engine.model.quantization,
             sha256=model.sha256,
             device=self.engine.device_name,
+            stage_format=model.spec.stage_format,
         )
         self.defaults = model.spec.params
 

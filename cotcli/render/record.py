@@ -30,15 +30,21 @@ def answer_record(answer: Answer, id: str | None) -> dict[str, Any]:
         "raw": answer.raw,
         "finish_reason": answer.finish_reason,
         "model": _model(answer.model),
-        "params": _params(answer.params),
+        "params": params_record(answer.params),
         "usage": _usage(answer.usage),
         "timing_ms": _timing(answer.timing),
         "error": _error(error) if error else None,
     }
 
 
-def error_record(error: CotcliError, id: str | None, question: str | None) -> dict[str, Any]:
-    """The record of a question that got no answer at all."""
+def error_record(
+    error: CotcliError,
+    id: str | None,
+    question: str | None,
+    model: ModelInfo | None = None,
+    params: GenerationParams | None = None,
+) -> dict[str, Any]:
+    """The record of a question that got no answer at all; the model and the parameters where they are known."""
     return {
         "schema_version": SCHEMA_VERSION,
         "ok": False,
@@ -49,8 +55,8 @@ def error_record(error: CotcliError, id: str | None, question: str | None) -> di
         "answer": None,
         "raw": None,
         "finish_reason": None,
-        "model": None,
-        "params": None,
+        "model": _model(model) if model else None,
+        "params": params_record(params) if params else None,
         "usage": None,
         "timing_ms": None,
         "error": _error(error),
@@ -108,15 +114,8 @@ def problem_of(answer: Answer) -> CotcliError | None:
     return NoConclusionError("the model ended its answer without a conclusion", "To see what it wrote: --show raw")
 
 
-def _image(image: ImageInfo | None) -> dict[str, Any] | None:
-    return asdict(image) if image else None
-
-
-def _model(model: ModelInfo) -> dict[str, Any]:
-    return {"name": model.name, "quant": model.quant, "sha256": model.sha256, "device": model.device}
-
-
-def _params(params: GenerationParams) -> dict[str, Any]:
+def params_record(params: GenerationParams) -> dict[str, Any]:
+    """The parameters as a record has them."""
     return {
         "seed": params.seed,
         "temperature": params.temperature,
@@ -128,6 +127,20 @@ def _params(params: GenerationParams) -> dict[str, Any]:
         "stage_max_tokens": dict(params.stage_max_tokens),
         "choices": list(params.choices) if params.choices is not None else None,
         "json_schema": params.json_schema,
+    }
+
+
+def _image(image: ImageInfo | None) -> dict[str, Any] | None:
+    return asdict(image) if image else None
+
+
+def _model(model: ModelInfo) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "quant": model.quant,
+        "sha256": model.sha256,
+        "device": model.device,
+        "stage_format": model.stage_format,
     }
 
 

@@ -51,7 +51,10 @@ _MILLISECONDS = {"type": "number", "minimum": 0}
 _STAGE = {"enum": list(STAGES)}
 _SHA256 = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 _VERSION = {"const": SCHEMA_VERSION}
-_ID = {"description": "the picture as it was named on the command line", **_TEXT_OR_NULL}
+_ID = {
+    "description": "the picture as it was named; in a batch, its path in the folder that was named, or the row's id",
+    **_TEXT_OR_NULL,
+}
 
 _IMAGE = _object(
     "the picture; size in pixels, upright",
@@ -66,6 +69,7 @@ _MODEL = _object(
     quant=_STRING,
     sha256={"description": "of the language file, where it is known", **_nullable(_SHA256)},
     device=_STRING,
+    stage_format={"description": "how the model writes stages", **_STRING},
 )
 _STAGES = _object(
     "the text of each stage, trimmed; null for a stage that was not written",

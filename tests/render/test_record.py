@@ -43,7 +43,13 @@ def test_a_whole_answer() -> None:
             "answer": "1",
             "raw": RAW,
             "finish_reason": "stop",
-            "model": {"name": "demo", "quant": "Q8_0", "sha256": "fedcba9876543210" * 4, "device": "CPU"},
+            "model": {
+                "name": "demo",
+                "quant": "Q8_0",
+                "sha256": "fedcba9876543210" * 4,
+                "device": "CPU",
+                "stage_format": "tags",
+            },
             "params": {
                 "seed": 7,
                 "temperature": 0.6,
