@@ -12,9 +12,13 @@ Knows nothing of the terminal: ``cotcli.cli`` turns these into one or two lines 
     │   └── ContextFullError        (the key-value cache has no room for more tokens)
     ├── NoConclusionError       6   the answer ended before its conclusion
     └── Interrupted           130   Ctrl-C
+
+A batch in which items failed raises none of these, since each has its record: it ends with `ITEMS_FAILED`.
 """
 
 from __future__ import annotations
+
+ITEMS_FAILED = 7
 
 
 class CotcliError(Exception):

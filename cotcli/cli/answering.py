@@ -16,7 +16,7 @@ from cotcli.cli.output import OutputOptions, make_output, make_progress
 from cotcli.cli.run import about, note, say
 from cotcli.errors import Interrupted, UsageError
 from cotcli.render import RAW, Output
-from cotcli.render.progress import ProgressLine
+from cotcli.render.progress import Phases, ProgressLine
 from cotcli.render.record import problem_of
 from cotcli.stages import StageDelta, StageEvent, StageStart
 
@@ -37,6 +37,7 @@ class LoadOptions:
     stage_format: str | None = None
     image_cache: bool = True
     image_cache_bytes: int | None = None
+    max_sequences: int = 1
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,7 @@ def _show(item: StageEvent | Answer, output: Output, progress: ProgressLine) -> 
 
 @contextmanager
 def loaded(
-    options: LoadOptions, output: OutputOptions, progress: ProgressLine, live: Callable[[], bool]
+    options: LoadOptions, output: OutputOptions, progress: Phases, live: Callable[[], bool]
 ) -> Iterator[Reasoner]:
     """The model, for as long as it is needed.
 
@@ -231,6 +232,7 @@ def loaded(
         "threads": options.threads,
         "stage_format": options.stage_format,
         "image_cache": _image_cache(options, output),
+        "max_sequences": options.max_sequences,
     }
     if options.context is not None:
         settings["context_length"] = options.context

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from cotcli import __version__
-from cotcli.cli import ask, cache, config, convert, demo, model, schema, score
+from cotcli.cli import ask, batch, cache, config, convert, demo, model, schema, score
 from cotcli.cli.run import ReaderGone
 from cotcli.errors import Interrupted
 
@@ -54,6 +54,7 @@ def _root(
 
 
 app.command("ask")(ask.ask)
+app.command("batch")(batch.batch)
 app.command("demo")(demo.demo)
 app.command("score")(score.score)
 app.command("convert")(convert.convert)

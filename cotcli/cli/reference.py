@@ -28,6 +28,7 @@ EXIT_CODES = {
     4: "a model that is missing, broken or of another architecture",
     5: "memory, disk or device",
     6: "the answer ended before its conclusion; the record is printed all the same",
+    7: "`cotcli batch`: some pictures have no answer; their records say why",
     130: "Ctrl-C; what was written until then is in the record",
     141: "whoever read stdout has left",
 }

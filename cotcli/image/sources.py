@@ -74,6 +74,11 @@ def name_of(source: str, data: bytes | None = None) -> str:
     return f"data:{printable(kind)};sha256={hashlib.sha256(data).hexdigest()}"
 
 
+def is_url(source: str) -> bool:
+    """Whether a text names what is to be fetched, and no file of this name."""
+    return _URL.match(source) is not None
+
+
 def read_source(source: str | os.PathLike[str], limits: ImageLimits) -> bytes:
     """The bytes of one source; a path object is always a file, a string may be a URL or ``-``.
 

@@ -5,7 +5,7 @@ Only on a terminal; drawn by rich in place and wiped before anything else is wri
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,6 +19,14 @@ _PHASES = {
 }
 
 _WITH_BAR, _WITH_TIME = 70, 45  # columns of the terminal
+
+
+class Phases(Protocol):
+    """What shows how far a model is."""
+
+    def update(self, phase: str, done: int, total: int) -> None: ...
+
+    def hide(self) -> None: ...
 
 
 class ProgressLine:

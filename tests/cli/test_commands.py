@@ -20,7 +20,7 @@ def test_version() -> None:
     assert (done.code, done.out, done.err) == (0, f"cotcli {package.__version__}\n", "")
 
 
-@pytest.mark.parametrize("command", [[], ["ask"], ["score"], ["convert"], ["demo"], ["schema"], ["model"]])
+@pytest.mark.parametrize("command", [[], ["ask"], ["batch"], ["score"], ["convert"], ["demo"], ["schema"], ["model"]])
 def test_help_waits_for_no_library(command: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "cotcli", *command, "--help"],

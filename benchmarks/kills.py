@@ -1,0 +1,132 @@
+"""What is left of commands that are killed with SIGKILL at random instants and started again.
+
+    python -m benchmarks.kills batch --pictures 60 --kills 200
+
+`batch`: a batch of drawn pictures, killed and started again until it ends; when it ends, another begins, until there
+have been so many kills; the last one may end. Counted are finished batches whose records differ from those of an
+undisturbed run in more than their times, records that were whole at a kill and are not there byte for byte in the
+end (they were lost or answered again), and files that are left over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+
+from cotcli.cli.drawn import draw_one
+
+_QUESTION = "How many objects are there?"
+
+
+@dataclass(frozen=True)
+class Kills:
+    """What was seen. `seconds` is how long an undisturbed run takes."""
+
+    kills: int
+    finished: int
+    differing: int
+    lost: int
+    left_over: int
+    seconds: float
+
+
+def batch_killed(
+    folder: Path, pictures: int, kills: int, seed: int, max_tokens: int = 16, output: str = "out.jsonl"
+) -> Kills:
+    """Kills batches in `folder`, which is to be empty."""
+    rng = random.Random(seed)
+    env = {**os.environ, "COTCLI_HOME": str(folder / "home")}
+    (folder / "pictures").mkdir()
+    for number in range(pictures):
+        (folder / "pictures" / f"{number:04}.png").write_bytes(draw_one(number).png)
+    command = [sys.executable, "-m", "cotcli", "batch", _QUESTION, str(folder / "pictures"), "--model", "demo"]
+    command += ["--threads", "1", "--max-tokens", str(max_tokens), "--quiet", "--output", str(folder / "run" / output)]
+    # The undisturbed run twice: what is written once need not be written again by the others, such as pictures' states.
+    for _ in range(2):
+        shutil.rmtree(folder / "run", ignore_errors=True)
+        (folder / "run").mkdir()
+        begin = time.perf_counter()
+        _until_end(command, env)
+        seconds = time.perf_counter() - begin
+    expected, names = _timeless(folder / "run"), sorted(os.listdir(folder / "run"))
+    n_kills = finished = differing = lost = left_over = 0
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("kills", total=kills)
+        while n_kills < kills:
+            shutil.rmtree(folder / "run")
+            (folder / "run").mkdir()
+            seen: set[bytes] = set()
+            while n_kills < kills and _killed(command, env, rng.uniform(0, seconds)):
+                n_kills += 1
+                progress.update(task, completed=n_kills)
+                seen |= set(_whole_lines(folder / "run"))
+            _until_end(command, env)  # at once, if it has ended already
+            finished += 1
+            differing += _timeless(folder / "run") != expected
+            lost += len(seen - set(_whole_lines(folder / "run")))
+            left_over += sorted(os.listdir(folder / "run")) != names
+    return Kills(n_kills, finished, differing, lost, left_over, seconds)
+
+
+def _killed(command: list[str], env: dict[str, str], seconds: float) -> bool:
+    """Runs a command for that long; whether it was killed before it ended."""
+    process = subprocess.Popen(command, env=env)
+    try:
+        code = process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait() < 0
+    _check(code)
+    return False
+
+
+def _until_end(command: list[str], env: dict[str, str]) -> None:
+    _check(subprocess.run(command, env=env, check=False).returncode)
+
+
+def _check(code: int) -> None:
+    if code not in (0, 7):  # short answers are cut, hence failures
+        raise RuntimeError(f"the batch ended with exit code {code}")
+
+
+def _whole_lines(folder: Path) -> Iterator[bytes]:
+    for path in folder.glob("*.jsonl"):
+        yield from (line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n"))
+
+
+def _timeless(folder: Path) -> list[dict[str, Any]]:
+    return [{**json.loads(line), "timing_ms": None} for line in _whole_lines(folder)]
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    batch = commands.add_parser("batch")
+    batch.add_argument("--pictures", type=int, default=60)
+    batch.add_argument("--kills", type=int, default=200)
+    batch.add_argument("--seed", type=int, default=0)
+    batch.add_argument("--max-tokens", type=int, default=16)
+    batch.add_argument("--output", default="out.jsonl", help="out.csv and out.parquet make tables")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        seen = batch_killed(Path(folder), given.pictures, given.kills, given.seed, given.max_tokens, given.output)
+    print(json.dumps(seen.__dict__))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,314 @@
+"""The file of records, one a line: what a batch has done, whatever ends it.
+
+A record is appended whole and synced before the next, so a process that is killed leaves at most half a last line,
+which the next one cuts off. Whatever else changes the file writes it anew beside it and renames. A lock keeps a second
+process out. Knows lines, ids and disks. Knows nothing of models, questions or how records come about.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, NamedTuple
+
+from filelock import FileLock, Timeout
+
+from cotcli.errors import ResourceError, UsageError
+from cotcli.image.limits import printable
+from cotcli.native.interrupt import deferred
+
+Record = dict[str, Any]
+Check = Callable[[Record], None]
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# How every record begins (`cotcli.render.record`), and so the half-written ones that may be cut off.
+_START = b'{"schema_version":'
+_ELSEWHERE = "Write to another file, or start afresh with --overwrite"
+
+
+class Entry(NamedTuple):
+    """Where a record is in the file, in bytes, and whether it is an answer."""
+
+    ok: bool
+    offset: int
+    size: int
+
+
+class Journal:
+    """Owns the file, open for appending, and its lock, until `close`.
+
+    Args:
+        path: where to; the file is made if it is not there. A link stays one.
+        check: called with each record that is there; may raise.
+        fresh: leave what is there unread; `begin` then drops it.
+
+    Attributes:
+        entries: id -> entry, in the order of the file.
+
+    Raises:
+        UsageError: no such folder, not a file, or a file that holds other things than records.
+        ResourceError: it cannot be written, or another process is writing it.
+    """
+
+    def __init__(self, path: Path, check: Check = lambda record: None, *, fresh: bool = False) -> None:
+        self._shown = printable(str(path))
+        self._path = Path(os.path.realpath(path))
+        self._part = self._path.with_name(self._path.name + ".part")
+        self._fresh = fresh
+        self.entries: dict[str, Entry] = {}
+        refuse_place(path)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._disk_errors())
+            self._lock = FileLock(self._path.with_name(self._path.name + ".lock"))
+            self._acquire()
+            stack.callback(self._release)
+            self._made = not self._path.exists()
+            self._file = self._open()
+            stack.callback(os.close, self._file)
+            self._part.unlink(missing_ok=True)
+            self._size = os.fstat(self._file).st_size
+            if not fresh:
+                self.entries, whole, whole_last = read_entries(self._path, check)
+                self._end_last_line(whole, whole_last)
+            if self._made:
+                _sync_folder(self._path.parent)
+            stack.pop_all()
+
+    def begin(self, without: Iterable[str] = ()) -> None:
+        """To be called once before `append`: takes records out of the file, all of them if it is to be `fresh`."""
+        dropped = set(without)
+        if self._fresh:
+            with self._disk_errors(), deferred():
+                os.ftruncate(self._file, 0)
+                self._size = 0
+        elif dropped:
+            self._rewrite([id for id in self.entries if id not in dropped])
+
+    def append(self, record: Record) -> None:
+        """Writes a record whole, or not at all, and syncs it. Ctrl-C waits for that.
+
+        Raises:
+            ResourceError: the disk is full or failing. What was written before is whole.
+        """
+        line = to_line(record)
+        with deferred():
+            try:
+                _write_all(self._file, line)
+                os.fsync(self._file)
+            except OSError as error:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._file, self._size)
+                raise self._cannot(error) from error
+            self.entries[record["id"]] = Entry(bool(record["ok"]), self._size, len(line))
+            self._size += len(line)
+
+    def sort(self, order: Iterable[str]) -> None:
+        """Brings records into the order of these ids, those of no such id first, as they are."""
+        wanted = dict.fromkeys(order)
+        ids = [id for id in self.entries if id not in wanted] + [id for id in wanted if id in self.entries]
+        if ids != list(self.entries):
+            self._rewrite(ids)
+
+    def records(self) -> Iterator[Record]:
+        """All records, in the order of the file."""
+        for entry in self.entries.values():
+            record: Record = json.loads(self._line(entry))
+            yield record
+
+    def close(self) -> None:
+        """Closes the file and frees it for others; one that was made for nothing is removed."""
+        os.close(self._file)
+        if self._made and not self._size:
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+        self._release()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(self) -> int:
+        return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
+
+    def _line(self, entry: Entry) -> bytes:
+        os.lseek(self._file, entry.offset, os.SEEK_SET)
+        line = b""
+        while len(line) < entry.size:
+            line += (piece := os.read(self._file, entry.size - len(line)))
+            if not piece:
+                raise ResourceError(f"{self._shown}: somebody else has shortened it", "Run the same command again")
+        return line
+
+    def _rewrite(self, ids: Iterable[str]) -> None:
+        """Writes the file anew with these records, or leaves it as it is."""
+        entries: dict[str, Entry] = {}
+        size = 0
+        with deferred(), self._disk_errors():
+            with whole_file(self._part, like=self._path) as file:
+                for id in ids:
+                    old = self.entries[id]
+                    file.write(self._line(old))
+                    entries[id] = Entry(old.ok, size, old.size)
+                    size += old.size
+            os.close(self._file)  # Windows renames onto no open file
+            try:
+                rename(self._part, self._path)
+                self.entries, self._size = entries, size
+            finally:
+                self._file = self._open()
+
+    def _end_last_line(self, whole: int, whole_last: bool) -> None:
+        """Cuts half a line off, or gives a whole one its newline."""
+        if whole_last:
+            _write_all(self._file, b"\n")
+            whole += 1
+        elif whole < self._size:
+            os.ftruncate(self._file, whole)
+        self._size = whole
+
+    def _acquire(self) -> None:
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise ResourceError(
+                f"another batch is writing {self._shown}", "Wait for it to end, or write to another file"
+            ) from None
+        except NotImplementedError as error:  # a file system without locks, under an older filelock
+            raise ResourceError(f"{self._shown}: {error}", "Write to a local disk") from error
+
+    def _release(self) -> None:
+        # While the lock is held: a process that already waits for this file gets a lock of no name, and tries again.
+        with contextlib.suppress(OSError):
+            os.unlink(self._lock.lock_file)
+        self._lock.release()
+
+    @contextlib.contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise self._cannot(error) from error
+
+    def _cannot(self, error: OSError) -> ResourceError:
+        return cannot_write(self._shown, error)
+
+
+def cannot_write(shown: str, error: OSError) -> ResourceError:
+    """What keeps a file from being written, and what to do about it."""
+    if error.errno in _FULL:
+        return ResourceError(
+            f"{shown}: no space left to write ({error.strerror}); what is in it is whole",
+            "Free some disk and run the same command again: it goes on from there",
+        )
+    return ResourceError(f"{shown}: cannot be written ({error.strerror or error})", "Write elsewhere: -o FILE")
+
+
+def refuse_place(path: Path) -> None:
+    """Raises UsageError where no file can be."""
+    shown = printable(str(path))
+    if not path.parent.is_dir():
+        folder = printable(str(path.parent))
+        raise UsageError(f"{shown}: there is no folder {folder}", f"To make it: mkdir -p {folder}")
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise UsageError(f"{shown}: is not a file", "Leave -o out to write records to stdout")
+
+
+def read_entries(path: Path, check: Check = lambda record: None) -> tuple[dict[str, Entry], int, bool]:
+    """The entries of a file, how many of its bytes are whole lines, and whether what follows them is a whole record.
+
+    Raises:
+        UsageError: a line is not a record, or repeats the id of another.
+    """
+    entries: dict[str, Entry] = {}
+    offset = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            ended = line.endswith(b"\n")
+            record = _parsed(line)
+            if record is None and not ended and _is_half(line):
+                return entries, offset, False
+            if record is None:
+                raise UsageError(f"{printable(str(path))}:{number}: is not a record of cotcli batch", _ELSEWHERE)
+            if record["id"] in entries:
+                id = printable(record["id"])
+                raise UsageError(f"{printable(str(path))}:{number}: repeats the id of another: {id}", _ELSEWHERE)
+            check(record)
+            entries[record["id"]] = Entry(record["ok"], offset, len(line) + (not ended))
+            offset += len(line)
+            if not ended:
+                return entries, offset, True
+    return entries, offset, False
+
+
+def _parsed(line: bytes) -> Record | None:
+    """A line's record; None if it is none that a batch can have written."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(record, dict) or record.get("schema_version") != 1:
+        return None
+    if not isinstance(record.get("id"), str) or not isinstance(record.get("ok"), bool):
+        return None
+    return record
+
+
+def _is_half(line: bytes) -> bool:
+    """Whether this can be the beginning of a record; a power cut may leave zeros after it."""
+    begun = line.rstrip(b"\0")
+    return begun.startswith(_START) or _START.startswith(begun)
+
+
+@contextlib.contextmanager
+def whole_file(part: Path, *, like: Path) -> Iterator[BinaryIO]:
+    """A new binary file that has reached the disk when the block ends, or is gone; its mode is that of `like`."""
+    try:
+        with part.open("wb") as file:
+            with contextlib.suppress(FileNotFoundError):
+                os.chmod(part, stat.S_IMODE(like.stat().st_mode))
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
+
+
+def rename(part: Path, path: Path) -> None:
+    """Puts a file in the place of another; a power cut leaves one of them."""
+    os.replace(part, path)
+    _sync_folder(path.parent)
+
+
+def to_line(record: Record) -> bytes:
+    """A record as its line. Half characters, as in the path of a file of odd bytes, are escaped, as on stdout."""
+    return (json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "backslashreplace")
+
+
+def _write_all(file: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(file, view) :]
+
+
+def _sync_folder(folder: Path) -> None:
+    """So that a power cut does not forget a new name."""
+    if os.name == "nt":
+        return
+    file = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

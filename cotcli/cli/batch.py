@@ -1,0 +1,106 @@
+"""`cotcli batch`: a folder, a list or a file of questions to records, one a picture, resumable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cotcli.cli import options
+from cotcli.cli.answering import LoadOptions
+from cotcli.cli.output import OutputOptions
+from cotcli.errors import UsageError
+
+
+def batch(
+    question: Annotated[
+        str | None,
+        typer.Argument(metavar="QUESTION", help="What to ask; with --questions, nothing.", show_default=False),
+    ] = None,
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PATH", help="Folders, at any depth, globs, files, URLs.", show_default=False),
+    ] = None,
+    files_from: Annotated[
+        str | None, typer.Option("--files-from", metavar="FILE|-", help="A list of paths, one a line; - is stdin.")
+    ] = None,
+    null: Annotated[bool, typer.Option("--null", "-0", help="Its paths end in NUL bytes, not lines.")] = False,
+    questions: Annotated[
+        Path | None,
+        typer.Option("--questions", metavar="FILE", help="JSONL, CSV, TSV: image, question; if wanted choices, id."),
+    ] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option("--include", metavar="GLOB", help="In folders, these only.  [default: names of pictures]"),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option("--exclude", metavar="GLOB", help="In folders, not these files and folders.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help=".jsonl, .csv or .parquet.  [default: JSONL on stdout]"),
+    ] = None,
+    retry_errors: Annotated[bool, typer.Option("--retry-errors", help="Ask again what has failed before.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Drop the records that are there.")] = False,
+    limit: Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="Ask N at most, then end.")] = None,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failure.")] = False,
+    max_errors: Annotated[
+        int | None, typer.Option("--max-errors", metavar="N", min=1, help="Stop after N failures.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be asked.")] = False,
+    parallel: Annotated[int, typer.Option("--parallel", metavar="N", min=1, help="Write N answers at once.")] = 1,
+    model: options.Model = None,
+    stages: options.Stages = None,
+    choices: options.Choices = None,
+    schema: options.Schema = None,
+    temperature: options.Temperature = None,
+    top_p: options.TopP = None,
+    top_k: options.TopK = None,
+    min_p: options.MinP = None,
+    repeat_penalty: options.RepeatPenalty = None,
+    seed: options.Seed = None,
+    max_tokens: options.MaxTokens = None,
+    stage_max_tokens: options.StageMaxTokens = None,
+    gpu_layers: options.GpuLayers = 0,
+    threads: options.Threads = None,
+    ctx: options.Context = None,
+    image_cache: options.ImageCache = True,
+    image_cache_size: options.ImageCacheSize = None,
+    color: options.Color = "auto",
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = 0,
+) -> None:
+    """Answer a question about many pictures, or many questions, one JSON record each.
+
+    With -o, a run that was stopped, even killed, goes on when the same command is given again, and redoes nothing that
+    it has a record of.
+    """
+    params = options.given(
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        min_p=min_p,
+        repeat_penalty=repeat_penalty,
+        seed=options.parse_seed(seed),
+        max_tokens=max_tokens,
+        stage_max_tokens=options.parse_stage_limits(stage_max_tokens),
+        choices=options.parse_choices(choices),
+        json_schema=options.read_schema(schema),
+    )
+    if fail_fast and max_errors is not None:
+        raise UsageError("--fail-fast and --max-errors exclude each other")
+    cache_bytes = options.parse_size(image_cache_size, "--image-cache-size")
+    from cotcli.batch import BatchOptions, NameFilter
+    from cotcli.cli.batching import BatchJob, Sources, run_batch
+
+    names = NameFilter(tuple(include or ()), tuple(exclude or ()))
+    job = BatchJob(
+        sources=Sources(question, tuple(paths or ()), files_from, null, questions, names),
+        batch=BatchOptions(output, overwrite, retry_errors, limit, 1 if fail_fast else max_errors, parallel),
+        load=LoadOptions(model, gpu_layers, threads, ctx, stages, image_cache, cache_bytes, parallel),
+        params=params,
+        output=OutputOptions(color=color, verbose=verbose, quiet=quiet),
+        dry_run=dry_run,
+    )
+    raise typer.Exit(run_batch(job))

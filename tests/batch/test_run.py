@@ -1,0 +1,117 @@
+"""Batches from Python, with the bundled model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cotcli
+from cotcli import batch
+from cotcli.answer import GenerationParams
+from cotcli.batch import Item
+from cotcli.cli.drawn import draw_one
+from cotcli.errors import UsageError
+from cotcli.generate import Reasoner
+
+QUESTION = "Is there a circle?"
+
+
+class Heard:
+    """What a model tells while it works."""
+
+    def __init__(self) -> None:
+        self.encoded = 0
+
+    def __call__(self, phase: str, done: int, total: int) -> None:
+        self.encoded += phase == "image" and done == 0
+
+
+@pytest.fixture(scope="module")
+def heard() -> Heard:
+    return Heard()
+
+
+@pytest.fixture(scope="module")
+def model(heard: Heard) -> Iterator[Reasoner]:
+    with cotcli.load("demo", threads=1, stage_format="none", image_cache=False, on_progress=heard) as model:
+        yield model
+
+
+@pytest.fixture
+def items(tmp_path: Path) -> list[Item]:
+    """Three pictures."""
+    (tmp_path / "pics").mkdir()
+    for seed in range(3):
+        (tmp_path / "pics" / f"{seed}.png").write_bytes(draw_one(seed).png)
+    return batch.from_paths(QUESTION, [str(tmp_path / "pics")])
+
+
+def ask(model: Reasoner, items: list[Item], output: Path | None, **options: Any) -> batch.Summary:
+    params = options.pop("params", GenerationParams(**{**PARAMS, **options.pop("changes", {})}))
+    return batch.ask_all(model, items, output, params, **options)
+
+
+PARAMS: dict[str, Any] = {"temperature": 0.0, "choices": ("yes", "no"), "max_tokens": 16}
+
+
+def ids(path: Path) -> list[str]:
+    return [json.loads(line)["id"] for line in path.read_text("utf-8").splitlines()]
+
+
+def test_what_is_done_is_not_asked_again(model: Reasoner, items: list[Item], tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    told: list[str] = []
+    first = ask(model, items, output, limit=2, on_record=lambda item, record: told.append(record["id"]))
+    assert (first.answered, first.failed, first.left) == (2, 0, 1) and first.ok and first.seconds > 0
+    assert told == ids(output) == ["0.png", "1.png"]
+    second = ask(model, items, output)
+    assert (second.answered, second.answered_before, second.left) == (1, 2, 0)
+    third = ask(model, items, output)
+    assert (third.answered, third.answered_before, third.seconds, third.per_minute) == (0, 3, 0.0, 0.0)
+    with pytest.raises(UsageError, match="temperature"):
+        ask(model, items, output, changes={"temperature": 1.0})
+    assert ask(model, items, None, on_record=lambda item, record: told.append(record["answer"])).answered == 3
+    assert told[2:] == [json.loads(line)["answer"] for line in output.read_text("utf-8").splitlines()]
+
+
+def test_questions_about_one_picture_encode_it_once(model: Reasoner, heard: Heard, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(draw_one(0).png)
+    (tmp_path / "b.png").write_bytes(draw_one(1).png)
+    rows = ["a.png,Is there a star?", "a.png,Is there a circle?", "a.png,Is there a cross?", "b.png,Is there a star?"]
+    (tmp_path / "q.csv").write_text("\n".join(["image,question", *rows]))
+    before = heard.encoded
+    assert ask(model, batch.from_questions(tmp_path / "q.csv"), tmp_path / "out.jsonl").answered == 4
+    assert heard.encoded - before == 2
+    assert ids(tmp_path / "out.jsonl") == ["a.png", "a.png#2", "a.png#3", "b.png"]
+
+
+def test_the_file_ends_in_the_order_of_the_items(model: Reasoner, items: list[Item], tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    ask(model, [items[2]], output)
+    ask(model, [items[1]], output)
+    assert ids(output) == ["2.png", "1.png"], "what nobody asks about comes first"
+    ask(model, items, output)
+    assert ids(output) == ["0.png", "1.png", "2.png"]
+
+
+def test_ctrl_c_on_the_callers_side_keeps_what_was_answered(model: Reasoner, items: list[Item], tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+
+    def interrupt(item: Item, record: dict[str, Any]) -> None:
+        if record["id"] == "1.png":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ask(model, items, output, on_record=interrupt)
+    assert ids(output) == ["0.png", "1.png"]
+    assert ask(model, items, output).answered == 1
+
+
+def test_a_schema_that_no_grammar_can_be_made_of_ends_it(model: Reasoner, items: list[Item], tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        ask(model, items, tmp_path / "out.jsonl", changes={"choices": None, "json_schema": '{"$ref": "#/nowhere"}'})
+    assert not (tmp_path / "out.jsonl").exists()
