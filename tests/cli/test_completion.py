@@ -60,7 +60,7 @@ def test_models_and_quantizations(home: Path) -> None:
 def test_stages_and_types() -> None:
     assert bash_offers("ask", "--show", "c") == ["caption", "conclusion"]
     assert bash_offers("demo", "--show", "caption,") == ["caption,summary", "caption,reasoning", "caption,conclusion"]
-    assert bash_offers("ask", "--stages", "") == ["tags", "none"]
+    assert bash_offers("ask", "--stages", "") == ["tags", "sections", "turns", "none"]
     assert bash_offers("ask", "--stage-max-tokens", "re") == ["reasoning="]
     assert bash_offers("convert", "--type", "Q5") == ["Q5_K_M", "Q5_K_S"]
     assert bash_offers("convert", "--type", "q5_k_s") == ["q5_k_s"]
