@@ -45,7 +45,13 @@ class Kills:
 
 
 def batch_killed(
-    folder: Path, pictures: int, kills: int, seed: int, max_tokens: int = 16, output: str = "out.jsonl"
+    folder: Path,
+    pictures: int,
+    kills: int,
+    seed: int,
+    max_tokens: int = 16,
+    output: str = "out.jsonl",
+    parallel: int = 1,
 ) -> Kills:
     """Kills batches in `folder`, which is to be empty."""
     rng = random.Random(seed)
@@ -54,7 +60,17 @@ def batch_killed(
     for number in range(pictures):
         (folder / "pictures" / f"{number:04}.png").write_bytes(draw_one(number).png)
     command = [sys.executable, "-m", "cotcli", "batch", _QUESTION, str(folder / "pictures"), "--model", "demo"]
-    command += ["--threads", "1", "--max-tokens", str(max_tokens), "--quiet", "--output", str(folder / "run" / output)]
+    command += [
+        "--parallel",
+        str(parallel),
+        "--threads",
+        "1",
+        "--max-tokens",
+        str(max_tokens),
+        "--quiet",
+        "--output",
+        str(folder / "run" / output),
+    ]
     # The undisturbed run twice: what is written once need not be written again by the others, such as pictures' states.
     for _ in range(2):
         shutil.rmtree(folder / "run", ignore_errors=True)
@@ -122,9 +138,12 @@ def main() -> None:
     batch.add_argument("--seed", type=int, default=0)
     batch.add_argument("--max-tokens", type=int, default=16)
     batch.add_argument("--output", default="out.jsonl", help="out.csv and out.parquet make tables")
+    batch.add_argument("--parallel", type=int, default=1, help="answers at once; above 1, texts may differ by rounding")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        seen = batch_killed(Path(folder), given.pictures, given.kills, given.seed, given.max_tokens, given.output)
+        seen = batch_killed(
+            Path(folder), given.pictures, given.kills, given.seed, given.max_tokens, given.output, given.parallel
+        )
     print(json.dumps(seen.__dict__))
 
 

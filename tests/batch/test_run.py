@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,34 @@ def test_the_file_ends_in_the_order_of_the_items(model: Reasoner, items: list[It
     assert ids(output) == ["2.png", "1.png"], "what nobody asks about comes first"
     ask(model, items, output)
     assert ids(output) == ["0.png", "1.png", "2.png"]
+
+
+def test_answers_that_end_early_are_written_early(items: list[Item], tmp_path: Path) -> None:
+    first, *others = items
+    longer = [
+        Item(first.id, first.source, "What is in the picture?"),
+        *(replace(item, choices=("a", "b")) for item in others),
+    ]
+    params = GenerationParams(temperature=0.0, max_tokens=12)
+    written: dict[str, list[str]] = {}
+    for name, parallel in (("one.jsonl", 1), ("three.jsonl", 3)):
+        with cotcli.load("demo", threads=1, stage_format="none", image_cache=False, max_sequences=3) as model:
+            told = written.setdefault(name, [])
+            summary = batch.ask_all(
+                model,
+                longer,
+                tmp_path / name,
+                params,
+                parallel=parallel,
+                on_record=lambda item, _, to=told: to.append(item.id),
+            )
+            assert (summary.answered, summary.failed) == (2, 1), "the first is cut"
+    assert written == {"one.jsonl": ["0.png", "1.png", "2.png"], "three.jsonl": ["1.png", "2.png", "0.png"]}
+    one, three = (
+        [{**json.loads(line), "timing_ms": None} for line in (tmp_path / name).read_text("utf-8").splitlines()]
+        for name in written
+    )
+    assert one == three, "in the end, the file is in order"
 
 
 def test_ctrl_c_on_the_callers_side_keeps_what_was_answered(model: Reasoner, items: list[Item], tmp_path: Path) -> None:

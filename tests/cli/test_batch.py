@@ -379,6 +379,31 @@ def test_interrupt(noise: Path, folder: Path) -> None:
     assert sorted(os.listdir()) == ["out.jsonl", "pics"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="SIGINT to one process is POSIX")
+def test_a_second_interrupt_ends_it_at_once(noise: Path, folder: Path) -> None:
+    Path("pics", "0.png").write_bytes(b"words")
+    process = start(QUESTION, "pics", "-m", noise, *SLOW, "-o", "out.jsonl")
+    wait_for(Path("out.jsonl"), 1)
+    for _ in range(20):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.001)
+    process.communicate(timeout=60)
+    assert process.returncode in (130, -signal.SIGINT)
+    assert [record["id"] for record in records(Path("out.jsonl"))] == ["0.png"]
+    done = batch(QUESTION, "pics", "-m", noise, *SLOW, "-o", "out.jsonl", "--dry-run")
+    assert done.code == 0 and "4 to ask, 1 failed before" in done.err
+
+
+def test_stdout_is_in_order_whatever_ends_first(folder: Path) -> None:
+    long = "image,question,choices\npics/0.png,What is in the picture?,\n"
+    Path("q.csv").write_text(long + "".join(f'pics/{id},{QUESTION},"yes,no"\n' for id in IDS[1:]))
+    command = ("--questions", "q.csv", *QUICK[:-2], "--max-tokens", 12, "--parallel", 3)
+    done = batch(*command)
+    assert done.code == 7, done.err
+    assert [record["id"] for record in records(done.out)] == [f"pics/{id}" for id in IDS]
+    assert timeless(done.out) == timeless(batch(*command[:-2]).out)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="POSIX pipes")
 def test_a_reader_that_leaves_is_no_error(folder: Path, drawn: list[bytes]) -> None:
     for number in range(40):
