@@ -3,14 +3,15 @@
     python -m benchmarks.kills batch --pictures 60 --kills 200
 
 `batch`: a batch of drawn pictures, killed and started again until it ends; when it ends, another begins, until there
-have been so many kills; the last one may end. Counted are finished batches whose records differ from those of an
-undisturbed run in more than their times, records that were whole at a kill and are not there byte for byte in the
-end (they were lost or answered again), and files that are left over.
+have been so many kills; the last one may end. Counted are finished batches whose records, or table, differ from those
+of an undisturbed run in more than their times; records that were whole at a kill and are not there byte for byte in
+the end, so that they were lost or answered again; and files that are left over.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import random
@@ -20,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,16 @@ def _whole_lines(folder: Path) -> Iterator[bytes]:
 
 
 def _timeless(folder: Path) -> list[dict[str, Any]]:
-    return [{**json.loads(line), "timing_ms": None} for line in _whole_lines(folder)]
+    """Records, and the rows of a table, without their times."""
+    records: list[dict[str, Any]] = [json.loads(line) for line in _whole_lines(folder)]
+    for path in folder.glob("*.csv"):
+        with path.open(encoding="utf-8", newline="") as file:
+            records += csv.DictReader(file)
+    for path in folder.glob("*.parquet"):
+        import pyarrow.parquet
+
+        records += pyarrow.parquet.read_table(path).to_pylist()
+    return [{key: record[key] for key in record if not key.startswith("timing_ms")} for record in records]
 
 
 def main() -> None:
@@ -144,7 +154,8 @@ def main() -> None:
         seen = batch_killed(
             Path(folder), given.pictures, given.kills, given.seed, given.max_tokens, given.output, given.parallel
         )
-    print(json.dumps(seen.__dict__))
+    print(json.dumps(asdict(seen)))
+    raise SystemExit(bool(seen.differing or seen.lost or seen.left_over))
 
 
 if __name__ == "__main__":

@@ -143,7 +143,7 @@ class Batch:
         self._journal: Journal | None = None
         entries: dict[str, Entry] = {}
         if options.journal is not None:
-            self._refuse_table()
+            self._check_table()
             if not dry_run:
                 self._journal = Journal(options.journal, self._check, fresh=options.overwrite)
                 entries = self._journal.entries
@@ -169,7 +169,7 @@ class Batch:
         if model is not None:
             self._models.setdefault(repr(model), model)
 
-    def _refuse_table(self) -> None:
+    def _check_table(self) -> None:
         """A table that is there is only replaced by one that has its records."""
         output, journal, overwrite = self._options.output, self._options.journal, self._options.overwrite
         assert output is not None and journal is not None

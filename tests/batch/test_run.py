@@ -106,18 +106,14 @@ def test_answers_that_end_early_are_written_early(items: list[Item], tmp_path: P
         *(replace(item, choices=("a", "b")) for item in others),
     ]
     params = GenerationParams(temperature=0.0, max_tokens=12)
-    written: dict[str, list[str]] = {}
-    for name, parallel in (("one.jsonl", 1), ("three.jsonl", 3)):
-        with cotcli.load("demo", threads=1, stage_format="none", image_cache=False, max_sequences=3) as model:
-            told = written.setdefault(name, [])
-            summary = batch.ask_all(
-                model,
-                longer,
-                tmp_path / name,
-                params,
-                parallel=parallel,
-                on_record=lambda item, _, to=told: to.append(item.id),
-            )
+    written: dict[str, list[str]] = {"one.jsonl": [], "three.jsonl": []}
+    with cotcli.load("demo", threads=1, stage_format="none", image_cache=False, max_sequences=3) as model:
+        for name, parallel in (("one.jsonl", 1), ("three.jsonl", 3)):
+
+            def tell(item: Item, record: dict[str, Any], ids: list[str] = written[name]) -> None:
+                ids.append(item.id)
+
+            summary = batch.ask_all(model, longer, tmp_path / name, params, parallel=parallel, on_record=tell)
             assert (summary.answered, summary.failed) == (2, 1), "the first is cut"
     assert written == {"one.jsonl": ["0.png", "1.png", "2.png"], "three.jsonl": ["1.png", "2.png", "0.png"]}
     one, three = (
