@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ from tests.image_corpus import Case, damaged, whole
 from tests.image_files import chunk, pattern, png, written
 from tests.png_files import GREY, GREY_ALPHA, PALETTE, RGB, RGBA
 
-ASK = ("--model", "demo", "--threads", "1", "--stages", "none", "--choices", "yes,no", "--json")
+ASK = ("--model", "demo", "--threads", "1", "--stages", "none", "--choices", "yes,no")
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +133,25 @@ def test_arithmetic_coders_may_leave_out_what_ends_their_data() -> None:
 # -- memory -----------------------------------------------------------------------------------------------------------
 
 
+# From a process of its own, which is small: on Linux a child's peak begins with that of whoever started it, and a test
+# run with torch in it has a gigabyte.
+_MEASURED = """
+import os, sys
+pid = os.posix_spawn(sys.argv[2], sys.argv[2:], os.environ)
+_, status, usage = os.wait4(pid, 0)
+with open(sys.argv[1], "w") as file:
+    print(usage.ru_maxrss, file=file)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+def run_measured(args: list[str], folder: Path, **streams: IO[bytes]) -> tuple[int, int]:
+    """Exit code and peak memory in bytes of a process that works in a folder."""
+    measured = [sys.executable, "-S", "-c", _MEASURED, str(folder / "peak"), *args]
+    process = subprocess.run(measured, cwd=folder, env=environment(), **streams)  # type: ignore[call-overload]
+    return process.returncode, int((folder / "peak").read_text()) * (1 if sys.platform == "darwin" else 1024)
+
+
 def large_files() -> Iterator[tuple[str, bytes]]:
     """Nine megapixels each, of the modes whose conversion goes through the most copies."""
     side = 3000
@@ -153,27 +173,19 @@ def large_files() -> Iterator[tuple[str, bytes]]:
     yield "turned.jpg", written(Image.new("RGB", (side, side), (128,) * 3), "JPEG", exif=turned.tobytes())
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="memory is measured by POSIX's getrusage")
+@pytest.mark.skipif(not hasattr(os, "wait4"), reason="memory is measured by POSIX's wait4")
 def test_memory_of_decoding(tmp_path: Path) -> None:
     """At most 13 bytes a pixel, and what strips and codecs take."""
-    code = """
-import resource, sys, numpy
-from cotcli.image import load_image
-load_image(sys.argv[1])
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-picture = load_image(sys.argv[2])
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-print(peak * (1 if sys.platform == "darwin" else 1024))
-"""
+    code = "import sys, numpy\nfrom cotcli.image import load_image\nload_image(sys.argv[1])"
     for name, data in large_files():
         (tmp_path / name).write_bytes(data)
-        small = tmp_path / f"small-{name}"
         with Image.open(io.BytesIO(data)) as image:
-            small.write_bytes(written(image.crop((0, 0, 8, 8)), "PNG" if name.endswith("png") else "TIFF"))
-        run = subprocess.run(
-            [sys.executable, "-c", code, small, tmp_path / name], capture_output=True, check=True, env=environment()
-        )
-        assert int(run.stdout) < 13 * 9_000_000 + 30_000_000, name
+            corner = written(image.crop((0, 0, 8, 8)), "PNG" if name.endswith("png") else "TIFF")
+        (tmp_path / "small").write_bytes(corner)
+        ended = [run_measured([sys.executable, "-c", code, file], tmp_path) for file in ("small", name)]
+        assert [code for code, _ in ended] == [0, 0]
+        (_, least), (_, peak) = ended
+        assert 4 * 9_000_000 < peak - least < 13 * 9_000_000 + 30_000_000, name
 
 
 def test_strips_make_no_difference(wholes: list[Case], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,40 +205,37 @@ def write(cases: list[Case], folder: Path) -> list[str]:
     return names
 
 
-# From a process of its own, which is small: on Linux a child's peak begins with that of whoever started it, and a test
-# run with torch in it has a gigabyte.
-_MEASURED = """
-import os, sys
-pid = os.posix_spawn(sys.argv[2], sys.argv[2:], os.environ)
-_, status, usage = os.wait4(pid, 0)
-with open(sys.argv[1], "w") as file:
-    print(usage.ru_maxrss, file=file)
-sys.exit(os.waitstatus_to_exitcode(status))
-"""
-
-
-def records(args: list[str], folder: Path) -> tuple[int, list[dict[str, object]], str, int]:
+def records(args: list[str], folder: Path) -> tuple[int, list[dict[str, Any]], str, int]:
     """Exit code, records, what stderr has, and the process's peak memory in bytes."""
     with open(folder / "out", "wb") as out, open(folder / "err", "wb") as err:
-        measured = [sys.executable, "-S", "-c", _MEASURED, str(folder / "peak"), *COMMAND, *args]
-        process = subprocess.run(measured, cwd=folder, stdout=out, stderr=err, env=environment())
+        code, peak = run_measured([*COMMAND, *args], folder, stdout=out, stderr=err)
     validator = Draft202012Validator({**json_schema(), "anyOf": [{"$ref": "#/$defs/record"}]})
     found = [json.loads(line) for line in (folder / "out").read_text(encoding="utf-8").splitlines()]
     for record in found:
         validator.validate(record)
-    peak = int((folder / "peak").read_text()) * (1 if sys.platform == "darwin" else 1024)
-    return process.returncode, found, (folder / "err").read_text(encoding="utf-8"), peak
+    return code, found, (folder / "err").read_text(encoding="utf-8"), peak
 
 
 @pytest.mark.skipif(not hasattr(os, "wait4"), reason="memory is measured by POSIX's wait4")
-def test_the_command_answers_for_each_whole_file(wholes: list[Case], tmp_path: Path) -> None:
-    names = write(wholes, tmp_path)
-    code, found, err, peak = records(["ask", "Is it red?", *names, *ASK], tmp_path)
-    assert (code, err) == (0, "")
-    assert [record["id"] for record in found] == names
-    for case, record in zip(wholes, found, strict=True):
-        image = record["image"]
-        assert case.rgb is not None and isinstance(image, dict)
-        assert (image["height"], image["width"]) == case.rgb.shape[:2]
-        assert record["ok"] and record["answer"] in ("yes", "no")
-    assert peak < 400e6
+def test_the_command_answers_or_says_why(wholes: list[Case], damages: list[Case], tmp_path: Path) -> None:
+    """All files in one process: each has its record, and what broke one has no effect on the next."""
+    cases = wholes + damages
+    names = write(cases, tmp_path)
+    (tmp_path / "list").write_text("\n".join(names))
+    code, found, err, peak = records(["batch", "Is it red?", "--files-from", "list", *ASK], tmp_path)
+    assert code == 7
+    assert "Traceback" not in err
+    by_id = {record["id"]: record for record in found}
+    assert sorted(by_id) == names and len(found) == len(names)
+    for name, case in zip(names, cases, strict=True):
+        record = by_id[name]
+        image, error = record["image"], record["error"]
+        assert record["ok"] or case.must != "read", record
+        assert not record["ok"] or case.must != "refuse", record
+        if not record["ok"]:
+            assert isinstance(error, dict) and error["code"] == "image" and error["message"] and error["hint"]
+            continue
+        assert isinstance(image, dict) and record["answer"] in ("yes", "no")
+        if case.rgb is not None:
+            assert (image["height"], image["width"]) == case.rgb.shape[:2]
+    assert peak < 500e6
