@@ -1,11 +1,14 @@
 """What is left of commands that are killed with SIGKILL at random instants and started again.
 
     python -m benchmarks.kills batch --pictures 60 --kills 200
+    python -m benchmarks.kills pull --kills 200
 
 `batch`: a batch of drawn pictures, killed and started again until it ends; when it ends, another begins, until there
 have been so many kills; the last one may end. Counted are finished batches whose records, or table, differ from those
 of an undisturbed run in more than their times; records that were whole at a kill and are not there byte for byte in
 the end, so that they were lost or answered again; and files that are left over.
+
+`pull`: the bundled model's checkpoint, in shards, from a hub on loopback: see `benchmarks.pull_kills`.
 """
 
 from __future__ import annotations
@@ -28,7 +31,10 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
+from benchmarks.pull_kills import REPO, pull_killed
 from cotcli.cli.drawn import draw_one
+from tests.bundled_checkpoint import write_bundled_checkpoint
+from tests.hub_server import Hub
 
 _QUESTION = "How many objects are there?"
 
@@ -141,7 +147,7 @@ def _timeless(folder: Path) -> list[dict[str, Any]]:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(required=True)
+    commands = parser.add_subparsers(dest="command", required=True)
     batch = commands.add_parser("batch")
     batch.add_argument("--pictures", type=int, default=60)
     batch.add_argument("--kills", type=int, default=200)
@@ -149,13 +155,30 @@ def main() -> None:
     batch.add_argument("--max-tokens", type=int, default=16)
     batch.add_argument("--output", default="out.jsonl", help="out.csv and out.parquet make tables")
     batch.add_argument("--parallel", type=int, default=1, help="answers at once; above 1, texts may differ by rounding")
+    pull = commands.add_parser("pull")
+    pull.add_argument("--shards", type=int, default=6)
+    pull.add_argument("--kills", type=int, default=200)
+    pull.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        seen = batch_killed(
-            Path(folder), given.pictures, given.kills, given.seed, given.max_tokens, given.output, given.parallel
-        )
+    with tempfile.TemporaryDirectory() as name:
+        wrong = _pull(Path(name), given) if given.command == "pull" else _batch(Path(name), given)
+    raise SystemExit(wrong)
+
+
+def _batch(folder: Path, given: argparse.Namespace) -> bool:
+    """Prints what was seen; whether anything was wrong."""
+    seen = batch_killed(folder, given.pictures, given.kills, given.seed, given.max_tokens, given.output, given.parallel)
     print(json.dumps(asdict(seen)))
-    raise SystemExit(bool(seen.differing or seen.lost or seen.left_over))
+    return bool(seen.differing or seen.lost or seen.left_over)
+
+
+def _pull(folder: Path, given: argparse.Namespace) -> bool:
+    """As `_batch`."""
+    write_bundled_checkpoint(folder / "checkpoint", given.shards)
+    hub = Hub({REPO: folder / "checkpoint"}, delay=0.005)  # a network, for kills to fall into downloads
+    seen = pull_killed(folder, hub, given.kills, given.seed)
+    print(json.dumps(asdict(seen)))
+    return bool(seen.differing)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ from convert.config import Llama3Rope
 from convert.plan import FilePlan
 from convert.quantize import Quantization, language_type
 from convert.tokenizer import Vocabulary
-from cotcli.mllama.hparams import PAIR_ID_KEY
 from cotcli.mllama.tensor_names import Role, language_tensors
 
 QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION
@@ -31,7 +30,6 @@ def plan_language(checkpoint: Checkpoint, vocabulary: Vocabulary, quantization: 
             "general.name": name,
             "general.quantization_version": QUANTIZATION_VERSION,
             "general.file_type": int(quantization.file_type),
-            PAIR_ID_KEY: checkpoint.pair_id,
             "llama.context_length": config.context_length,
             "llama.embedding_length": text.hidden_size,
             "llama.block_count": len(text.self_attention_layers),

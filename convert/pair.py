@@ -1,249 +1,306 @@
 """Writes two planned GGUF files so that a language file is never found without the mmproj file of its own conversion.
 
-Each goes to ``<name>.part`` beside its final name. When everything has reached the disk, the former language file is
-removed, then the mmproj file is renamed, the language file last. So a run that is killed leaves the former pair whole,
-or, within those three steps, no language file: people and the registry go by that. A lock file guards the pair, and
-dies with its process; parts whose lock is free are leftovers of a killed run and are removed by the next.
-Work is cut into chunks of rows: each is read, converted, quantized and written by one of a few threads, all of which
-release the GIL, so memory stays at a few chunks whatever the tensors' sizes. Knows no model.
+Both grow beside their final names. When everything has reached the disk, the former language file is removed, then the
+mmproj file is renamed, the record of the pair, the language file last. So a run that is killed leaves the former pair
+whole, or, within those steps, no language file: people and the registry go by that.
+
+What a killed conversion of a folder leaves (``.part`` files) is removed by the next. One from a hub keeps all it has in
+a folder of its own, ``NAME-QUANT.pull``, with a journal (``convert.journal``), and goes on from there. Knows no model.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import shutil
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
-import numpy as np
-from filelock import FileLock, Timeout
-from gguf import GGMLQuantizationType
-from numpy.typing import NDArray
-
-from convert.plan import ALIGNMENT, FilePlan, PlannedTensor
+from convert.checkpoint import Checkpoint
+from convert.journal import Journal, is_finished
+from convert.parts import PartFile, begins_as_planned, shard_bytes, write_shard
+from convert.plan import FilePlan
+from convert.sources import fetched
 from cotcli.errors import CheckpointError, ResourceError
-from cotcli.native.quantize import quantize
+from cotcli.install import (
+    VERSION,
+    InstallRecord,
+    downloads_beside,
+    file_record,
+    lock_beside,
+    locked,
+    mmproj_beside,
+    part_beside,
+    record_beside,
+    size_text,
+    work_beside,
+    write_record,
+)
 
 Progress = Callable[[str, int, int], None]
 """Called with the tensor just worked on, the bytes written so far and the bytes in all."""
 
-PART, LOCK = ".part", ".lock"
-_CHUNK_VALUES = 1 << 22  # 16 MB as float32
-_F16_MAX = 65504.0
+JOURNAL = "journal.jsonl"
+PARTS = ("language.part", "mmproj.part")
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
-class OutputFile:
-    path: Path
-    plan: FilePlan
+class Plan:
+    """A pair to be written: ``language`` is the path of its language file, from which all others follow."""
+
+    language: Path
+    checkpoint: Checkpoint
+    plans: tuple[FilePlan, FilePlan]
+    """Of the language file and the mmproj file."""
+    quant: str
+    vision_type: str
+
+    @property
+    def resumable(self) -> bool:
+        return self.checkpoint.source.origin is not None
+
+    @property
+    def work(self) -> Path:
+        """What a resumable conversion keeps between runs."""
+        return work_beside(self.language)
+
+    @property
+    def downloads(self) -> Path:
+        """Where shards are downloaded to: apart, since a repository names its files as it likes."""
+        return downloads_beside(self.language)
+
+    @property
+    def journal(self) -> Path:
+        return self.work / JOURNAL
+
+    @property
+    def parts(self) -> tuple[Path, Path]:
+        if self.resumable:
+            return self.work / PARTS[0], self.work / PARTS[1]
+        return part_beside(self.language), part_beside(mmproj_beside(self.language))
+
+    @property
+    def result_bytes(self) -> int:
+        """What the pair will take on the disk."""
+        return sum(plan.file_bytes for plan in self.plans)
+
+    def key(self) -> dict[str, str]:
+        """What a journal must be about for this conversion to go on from it."""
+        origin = self.checkpoint.source.origin
+        front = hashlib.sha256(self.plans[0].front + self.plans[1].front).hexdigest()
+        named = {"repo": origin.repo, "revision": origin.revision} if origin else {}
+        return {**named, "front": front, "cotcli": VERSION}
 
 
-def write_pair(language: OutputFile, mmproj: OutputFile, threads: int, progress: Progress | None = None) -> None:
-    """Writes both files into one folder, which must exist.
+@dataclass(frozen=True)
+class DiskNeeds:
+    """Bytes: the most that will be taken besides what is taken now, how many of them by the largest shard, and free."""
+
+    total: int
+    shard: int
+    free: int
+
+    def check(self, folder: Path) -> None:
+        """Raises ResourceError if ``folder`` has not that much."""
+        if self.free < self.total:
+            shard = f", {size_text(self.shard)} of it for one shard at a time" if self.shard else ""
+            raise ResourceError(
+                f"{folder} has {size_text(self.free)} free, the model needs {size_text(self.total)}{shard}",
+                "Free some disk, choose another folder with --out or a smaller --type",
+            )
+
+
+def write_pair(plan: Plan, threads: int, progress: Progress | None = None) -> InstallRecord:
+    """Writes both files into one folder, which must exist and be ``locked``.
 
     Raises:
-        ResourceError: not enough disk, or another process is writing this pair.
+        ResourceError: not enough disk.
         CheckpointError: a tensor holds NaN or infinity, or a shard shrank meanwhile.
+        HubError: a shard cannot be had.
     """
-    folder = language.path.parent
-    with _disk_errors(folder), _locked(language.path):
+    with disk_errors(plan.language.parent, plan.resumable):
         try:
-            _write_locked((mmproj, language), threads, progress)
-        finally:
-            for file in (mmproj, language):
-                _part(file.path).unlink(missing_ok=True)
+            journal = _begin(plan)
+            if journal.finishing is None:
+                journal.finish(_write_shards(plan, journal, threads, progress).to_dict())
+            assert journal.finishing is not None
+            record = InstallRecord.from_dict(journal.finishing)
+            install_pair(plan.language, plan.parts, record)
+        except BaseException as error:
+            if not plan.resumable or isinstance(error, CheckpointError) or not plan.journal.exists():
+                _discard(plan)
+            raise
+        _discard(plan)
+        return record
 
 
-@contextlib.contextmanager
-def _locked(language: Path) -> Iterator[None]:
-    remove_leftovers(language.parent)
-    lock = FileLock(language.with_name(language.name + LOCK))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ResourceError(f"another process is writing {language}", "Wait for it to end") from None
-    try:
-        yield
-    finally:
-        lock.release()
-        Path(lock.lock_file).unlink(missing_ok=True)
+def disk_needs(plan: Plan) -> DiskNeeds:
+    """How much disk this conversion still needs, with one shard at a time: each is fetched, read, and dropped."""
+    source, missing = plan.checkpoint.source, shards_to_fetch(plan)
+    written = plan.result_bytes - sum(shard_bytes(plan.plans, shard) for shard in missing)
+    level = peak = max(0, written - _allocated(plan))
+    level -= max(0, _allocated(plan) - written)  # of the shard at which it stopped
+    for shard, count in missing.items():
+        level += count + shard_bytes(plan.plans, shard)
+        peak = max(peak, level)
+        level -= source.takes(shard, plan.downloads)
+    free = shutil.disk_usage(_existing(plan.language.parent)).free
+    return DiskNeeds(peak, max(missing.values(), default=0), free)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Deletes the parts that killed conversions have left in a folder; those in the works keep their lock."""
-    for path in sorted(folder.glob(f"*.gguf{LOCK}")):
-        lock = FileLock(path)
-        with contextlib.suppress(Timeout, OSError):
-            lock.acquire(timeout=0)
-            stem = path.name.removesuffix(f".gguf{LOCK}")
-            for part in (folder / f"{stem}.gguf{PART}", folder / f"{stem}.mmproj.gguf{PART}"):
-                part.unlink(missing_ok=True)
-            lock.release()
+def shards_to_fetch(plan: Plan) -> dict[str, int]:
+    """The shards that this conversion still needs, and how many bytes of each are not on this machine."""
+    done = Journal(plan.journal, plan.key()).digests if plan.resumable else {}
+    source = plan.checkpoint.source
+    return {shard: source.missing(shard, plan.downloads) for shard in plan.checkpoint.shards if shard not in done}
+
+
+def _begin(plan: Plan) -> Journal:
+    """The journal of this conversion, with both parts there and as the journal says."""
+    journal = Journal(plan.journal if plan.resumable else None, plan.key())
+    if journal.finishing is not None:
+        keep = plan.parts[0].exists()  # it is the last to go
+    else:
+        keep = journal.begun and all(map(begins_as_planned, plan.parts, plan.plans))
+    if not keep:
+        for path in plan.parts:
             path.unlink(missing_ok=True)
+        disk_needs(plan).check(plan.language.parent)
+        if plan.resumable:
+            plan.work.mkdir(exist_ok=True)
+        for path, one in zip(plan.parts, plan.plans, strict=True):
+            with PartFile(path, one, keep=False) as part:
+                part.sync()
+        journal.restart()
+    elif journal.finishing is None:
+        disk_needs(plan).check(plan.language.parent)
+    return journal
 
 
-def _part(path: Path) -> Path:
-    return path.with_name(path.name + PART)
+def _write_shards(plan: Plan, journal: Journal, threads: int, progress: Progress | None) -> InstallRecord:
+    """Goes on until both parts are whole, and all of them is on the disk."""
+    checkpoint, source = plan.checkpoint, plan.checkpoint.source
+    shards = [shard for shard in checkpoint.shards if shard not in journal.digests]
+    for shard in journal.digests:
+        source.release(shard, plan.downloads)
+    total = sum(tensor.nbytes for one in plan.plans for tensor in one.tensors)
+    done = sum(shard_bytes(plan.plans, shard) for shard in journal.digests)
+
+    def on_chunk(tensor: str, nbytes: int) -> None:
+        nonlocal done
+        done += nbytes
+        if progress is not None:
+            progress(tensor, done, total)
+
+    def room(more: int) -> bool:
+        return shutil.disk_usage(plan.language.parent).free >= plan.result_bytes - _allocated(plan) + more
+
+    with contextlib.ExitStack() as stack:
+        parts = [
+            stack.enter_context(PartFile(path, one, keep=True))
+            for path, one in zip(plan.parts, plan.plans, strict=True)
+        ]
+        write_shard(parts, None, None, threads, on_chunk)
+        for shard, path in fetched(source, shards, plan.downloads, room):
+            write_shard(parts, shard, path, threads, on_chunk)
+            if plan.resumable:
+                for part in parts:
+                    part.sync()
+            journal.shard_done(shard, checkpoint.digests(shard, path))
+        pair_id = checkpoint.pair_id({name: digest for one in journal.digests.values() for name, digest in one.items()})
+        for part in parts:
+            part.finish(pair_id)
+    origin = source.origin
+    return InstallRecord(
+        language=file_record(plan.parts[0], plan.language.name),
+        mmproj=file_record(plan.parts[1], mmproj_beside(plan.language).name),
+        quant=plan.quant,
+        vision_type=plan.vision_type,
+        pair_id=pair_id,
+        repo=origin.repo if origin else None,
+        revision=origin.revision if origin else None,
+    )
+
+
+def install_pair(language: Path, parts: tuple[Path, Path], record: InstallRecord) -> None:
+    """Gives two whole files of one folder's disk their names, and writes their record.
+
+    Each step reaches the disk before the next, so that a power cut finds them in this order too. What an earlier,
+    killed call has done already is left as it is.
+    """
+    steps = ((parts[1], mmproj_beside(language)), (parts[0], language))
+    if parts[0].exists():
+        language.unlink(missing_ok=True)
+    try:
+        _rename_all(steps, record, language)
+    except BaseException:
+        # The old pair is gone and the new one is whole: finish, rather than lose both.
+        _rename_all(steps, record, language)
+        raise
+
+
+def _rename_all(steps: Sequence[tuple[Path, Path]], record: InstallRecord, language: Path) -> None:
+    for part, path in steps:
+        sync_folder(language.parent)
+        if path == language:
+            write_record(language, record)
+        if part.exists():
+            os.replace(part, path)
+    sync_folder(language.parent)
+
+
+def tidy(language: Path) -> None:
+    """Removes what a run has left of itself that was killed after it had installed a pair, and before it ended."""
+    left = (work_beside(language), lock_beside(language), part_beside(record_beside(language)))
+    if language.exists() and any(path.exists() for path in left):
+        with contextlib.suppress(ResourceError), locked(language):
+            if is_finished(left[0] / JOURNAL) and not (left[0] / PARTS[0]).exists():
+                shutil.rmtree(left[0], ignore_errors=True)
+
+
+def _discard(plan: Plan) -> None:
+    for path in plan.parts:
+        path.unlink(missing_ok=True)
+    part_beside(record_beside(plan.language)).unlink(missing_ok=True)
+    if plan.resumable:
+        shutil.rmtree(plan.work, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
+def disk_errors(folder: Path, kept: bool = False) -> Iterator[None]:
+    """What the system says against writing, as errors of ours. ``kept``: what there is will be gone on with."""
     try:
         yield
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
             raise ResourceError(f"cannot write to {folder}: {error.strerror or error}") from error
+        go_on = "Free some disk and start it again: it goes on from there"
         raise ResourceError(
             f"no space left in {folder} while writing the model: {error.strerror}",
-            "Free some disk or choose another folder with --out",
+            go_on if kept else "Free some disk or choose another folder with --out",
         ) from error
 
 
-def _write_locked(files: tuple[OutputFile, OutputFile], threads: int, progress: Progress | None) -> None:
-    with contextlib.ExitStack() as stack:
-        parts = [stack.enter_context(_PartFile(file)) for file in files]
-        _check_disk(files[0].path.parent, sum(part.plan.data_bytes for part in parts))
-        _write_tensors(parts, threads, progress)
-        for part in parts:
-            part.finish()
-    mmproj, language = files
-    language.path.unlink(missing_ok=True)
-    try:
-        for file in (mmproj, language):
-            # Each step reaches the disk before the next, so that a power cut finds them in this order too.
-            _sync_folder(file.path.parent)
-            os.replace(_part(file.path), file.path)
-    except BaseException:
-        # The old pair is gone and the new one is whole: finish, rather than lose both.
-        for file in (mmproj, language):
-            if _part(file.path).exists():
-                os.replace(_part(file.path), file.path)
-        raise
-    _sync_folder(language.path.parent)
+def _allocated(plan: Plan) -> int:
+    """Bytes of the pair that have their place on the disk. The parts are sparse: their blocks tell."""
+    total = 0
+    for path in plan.parts:
+        with contextlib.suppress(OSError):
+            stat = path.stat()
+            total += getattr(stat, "st_blocks", stat.st_size // 512) * 512
+    return total
 
 
-class _PartFile:
-    """One ``.part`` file, its header written; takes tensor data at any place from any thread."""
-
-    def __init__(self, file: OutputFile) -> None:
-        self.plan = file.plan
-        path = _part(file.path)
-        header = self.plan.header
-        try:
-            header.write_header_to_file(path)
-            header.write_kv_data_to_file()
-            header.write_ti_data_to_file()
-        finally:
-            header.close()
-        self._data = -(-path.stat().st_size // ALIGNMENT) * ALIGNMENT
-        self._file: BinaryIO = path.open("r+b", buffering=0)
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> _PartFile:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def write(self, offset: int, data: memoryview) -> None:
-        with self._lock:
-            self._file.seek(self._data + offset)
-            while data:
-                data = data[self._file.write(data) :]
-
-    def finish(self) -> None:
-        """Pads to the planned size and waits until all of it is on the disk."""
-        self._file.truncate(self._data + self.plan.data_bytes)
-        os.fsync(self._file.fileno())
+def _existing(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
 
 
-def _check_disk(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise ResourceError(
-            f"{folder} has {_size(free)} free, the model needs {_size(needed)}",
-            "Free some disk, choose another folder with --out or a smaller --type",
-        )
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
-
-
-@dataclass(frozen=True)
-class _Chunk:
-    part: _PartFile
-    tensor: PlannedTensor
-    first: int
-    count: int
-
-    def run(self) -> None:
-        tensor = self.tensor
-        values = tensor.read(self.first, self.count)
-        _check_values(tensor, values)
-        out = quantize(values, tensor.kind)
-        self.part.write(tensor.offset + self.first * tensor.row_bytes, out.data.cast("B"))
-
-
-def _check_values(tensor: PlannedTensor, values: NDArray[np.float32]) -> None:
-    # One fast pass is enough for sound values: none can be larger than the root of the sum of squares.
-    if np.vdot(values, values) < _F16_MAX**2:
-        return
-    where = f"{tensor.source.path}: {tensor.source.name}" if tensor.source else tensor.name
-    if not np.isfinite(values).all():
-        raise CheckpointError(f"{where} holds NaN or infinity", "Download the checkpoint again")
-    # Block formats keep their scales in F16.
-    if tensor.kind not in (GGMLQuantizationType.F32, GGMLQuantizationType.BF16) and np.abs(values).max() > _F16_MAX:
-        raise CheckpointError(
-            f"{where} holds values beyond the range of F16", "Choose bf16 or f32 for --type or --vision-type"
-        )
-
-
-def _chunks(parts: list[_PartFile]) -> Iterator[_Chunk]:
-    """All work, in the order of the checkpoint's files, so that disks are read forwards."""
-    tensors = [(part, tensor) for part in parts for tensor in part.plan.tensors]
-    tensors.sort(key=lambda pair: (str(pair[1].source.path), pair[1].source.begin) if pair[1].source else ("", 0))
-    for part, tensor in tensors:
-        step = max(1, _CHUNK_VALUES // tensor.width)
-        if tensor.rope_head_dim:
-            step = max(1, step // tensor.rope_head_dim) * tensor.rope_head_dim
-        for first in range(0, tensor.rows, step):
-            yield _Chunk(part, tensor, first, min(step, tensor.rows - first))
-
-
-def _write_tensors(parts: list[_PartFile], threads: int, progress: Progress | None) -> None:
-    total = sum(tensor.nbytes for part in parts for tensor in part.plan.tensors)
-    done = 0
-    running: list[tuple[Future[None], _Chunk]] = []
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="convert")
-
-    def wait_for_oldest() -> None:
-        nonlocal done
-        future, chunk = running.pop(0)
-        future.result()
-        done += chunk.count * chunk.tensor.row_bytes
-        if progress is not None:
-            progress(chunk.tensor.name, done, total)
-
-    try:
-        for chunk in _chunks(parts):
-            if len(running) >= 2 * threads:  # one waiting for each at work; only those at work hold memory
-                wait_for_oldest()
-            running.append((pool.submit(chunk.run), chunk))
-        while running:
-            wait_for_oldest()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Waits until the names in a folder are on the disk."""
     if os.name == "nt":  # no folder handles there; NTFS journals renames
         return
     handle = os.open(folder, os.O_RDONLY)

@@ -5,19 +5,26 @@ Knows sizes and offsets, so that disk space can be checked exactly and tensors w
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
+from functools import cached_property
+from io import BytesIO
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFValueType, GGUFWriter
+from gguf.gguf_writer import WriterState
 from numpy.typing import NDArray
 
 from convert.shards import StoredTensor
+from cotcli.mllama.hparams import PAIR_ID_KEY
 from cotcli.mllama.tensor_names import TensorSpec
 from cotcli.native.quantize import row_size
 
 ALIGNMENT = 32  # GGUF's default
+_NO_ID = "0" * 64  # as long as a SHA-256 in hexadecimal
 
 
 @dataclass(frozen=True)
@@ -53,15 +60,15 @@ class PlannedTensor:
     def nbytes(self) -> int:
         return self.rows * self.row_bytes
 
-    def read(self, first: int, count: int) -> NDArray[np.float32]:
+    def read(self, path: Path | None, first: int, count: int) -> NDArray[np.float32]:
         """Rows ``first`` to ``first + count`` in the file's order: shape (count, width), float32.
 
-        With ``rope_head_dim`` both must be multiples of it.
+        With ``rope_head_dim`` both must be multiples of it. ``path`` is the source's shard; None for a constant.
         """
-        if self.source is None:
+        if self.source is None or path is None:
             assert self.constant is not None
             return self.constant.reshape(self.rows, self.width)[first : first + count]
-        values = self.source.read(self.first_row + first, count)
+        values = self.source.read(path, self.first_row + first, count)
         return interleave_rotary_pairs(values, self.rope_head_dim) if self.rope_head_dim else values
 
 
@@ -69,12 +76,38 @@ class FilePlan:
     """One GGUF file in the making.
 
     ``header`` is gguf's writer, filled with metadata and tensor infos; it writes the front of the file, we the data.
+    The pair id is known only when all shards have been read, so its place is kept for it.
     """
 
     def __init__(self, architecture: str) -> None:
         self.header = GGUFWriter(None, architecture)
+        self.header.add_string(PAIR_ID_KEY, _NO_ID)
         self.tensors: list[PlannedTensor] = []
         self.data_bytes = 0
+
+    @cached_property
+    def front(self) -> bytes:
+        """All that comes before the data, padded to where that begins. To be read when nothing is added any more."""
+        buffer = BytesIO()
+        # The writer opens files by name; it takes one that is open already if it finds itself in this state.
+        self.header.fout, self.header.state = [buffer], WriterState.EMPTY
+        self.header.write_header_to_file()
+        self.header.write_kv_data_to_file()
+        self.header.write_ti_data_to_file()
+        front = buffer.getvalue()
+        return front + bytes(-len(front) % ALIGNMENT)
+
+    @cached_property
+    def pair_id_offset(self) -> int:
+        """Where in ``front`` the 64 digits of the pair id go."""
+        field = PAIR_ID_KEY.encode() + struct.pack("<IQ", GGUFValueType.STRING, len(_NO_ID)) + _NO_ID.encode()
+        assert self.front.count(field) == 1
+        return self.front.index(field) + len(field) - len(_NO_ID)
+
+    @property
+    def file_bytes(self) -> int:
+        """The size of the whole file."""
+        return len(self.front) + self.data_bytes
 
     def metadata(self, values: dict[str, Any]) -> None:
         """A str, bool, int (uint32) or float (float32), or a list of the last two."""

@@ -11,7 +11,7 @@ from convert.checkpoint import Checkpoint
 from convert.language import QUANTIZATION_VERSION
 from convert.plan import FilePlan
 from convert.quantize import Quantization, mmproj_type
-from cotcli.mllama.hparams import ARCHITECTURE, PAIR_ID_KEY
+from cotcli.mllama.hparams import ARCHITECTURE
 from cotcli.mllama.tensor_names import mmproj_tensors
 
 
@@ -26,7 +26,6 @@ def plan_mmproj(
             "general.name": name,
             "general.quantization_version": QUANTIZATION_VERSION,
             "general.file_type": int(quantization.file_type),
-            PAIR_ID_KEY: checkpoint.pair_id,
             **hparams.to_gguf(),
         }
     )

@@ -7,6 +7,7 @@ Knows nothing of the terminal: ``cotcli.cli`` turns these into one or two lines 
     ├── ImageError              3   a picture that cannot be read
     ├── ModelError              4   a model that is missing, broken or of another architecture
     │   ├── ModelNotFoundError
+    │   ├── HubError                (the hub cannot be reached, or does not give the model)
     │   └── CheckpointError         (met by convert: not the architecture, missing or misshapen tensors)
     ├── ResourceError           5   memory, disk or device
     │   └── ContextFullError        (the key-value cache has no room for more tokens)
@@ -55,6 +56,10 @@ class ModelError(CotcliError):
 
 class ModelNotFoundError(ModelError):
     code = "model_not_found"
+
+
+class HubError(ModelError):
+    code = "hub"
 
 
 class CheckpointError(ModelError):

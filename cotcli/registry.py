@@ -1,10 +1,10 @@
 """A model's name or path -> what is known about it, and its two local GGUF files.
 
-Knows where models are kept and what a pair of files is called. Knows nothing about what is in the files, and downloads
-nothing.
+Knows where models are kept and what is installed. Knows nothing about what is in the files, and downloads nothing.
 
-A pair is `NAME-QUANT.gguf` (language) and `NAME-QUANT.mmproj.gguf` (vision and cross-attention) in one folder. Pairs
-are looked for in the package (`cotcli/data`) and in `<home>/models/NAME`; see `cotcli.specs.home`.
+A pair is `NAME-QUANT.gguf` (language) and `NAME-QUANT.mmproj.gguf` (vision and cross-attention) in one folder; see
+`cotcli.install`. Pairs are looked for in the package (`cotcli/data`) and in `<home>/models/NAME`; see
+`cotcli.specs.home`.
 """
 
 from __future__ import annotations
@@ -14,23 +14,30 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cotcli.errors import ModelNotFoundError, UsageError
+from cotcli.errors import ModelError, ModelNotFoundError, UsageError
+from cotcli.install import GGUF, LOCK, MMPROJ, PART, RECORD, WORK, InstallRecord, mmproj_beside, read_record, size_text
 from cotcli.specs import ModelSpec, home, is_name, spec_of_repo, specs
 
-_MMPROJ = ".mmproj.gguf"
 _STEM = re.compile(r"(?P<name>.+)-(?P<quant>F32|F16|BF16|I?Q\d\w*)", re.IGNORECASE)
 UNKNOWN_QUANT = "unknown"
+# Of what may lie in a model's folder, the longest first.
+_SUFFIXES = (MMPROJ + PART, GGUF + PART, RECORD + PART, GGUF + LOCK, MMPROJ, GGUF, RECORD, WORK)
 
 
 @dataclass(frozen=True)
 class ResolvedModel:
-    """A model whose two files are here. `sha256` is the language file's, if `models.toml` states it."""
+    """A model whose two files are here.
+
+    `sha256` is the language file's and `mmproj_sha256` the other's, as `models.toml` or the record beside them has it.
+    """
 
     spec: ModelSpec
     quant: str
     language: Path
     mmproj: Path
     sha256: str | None = None
+    mmproj_sha256: str | None = None
+    record: InstallRecord | None = None
 
     @property
     def size(self) -> int:
@@ -79,6 +86,64 @@ def installed() -> list[ResolvedModel]:
     return [pair for name in sorted(names | set(specs())) for pair in _pairs_of(name)]
 
 
+@dataclass(frozen=True)
+class Traces:
+    """All that there is of one model in one quantization: its files, their record, what is unfinished."""
+
+    name: str
+    quant: str
+    language: Path
+    paths: tuple[Path, ...]
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether a download was begun that has not come to its end."""
+        return any(path.name.endswith(WORK) for path in self.paths)
+
+    @property
+    def size(self) -> int:
+        """What all of it takes on the disk, in bytes."""
+        files = [file for path in self.paths for file in ([path] if path.is_file() else sorted(path.rglob("*")))]
+        return sum(_allocated(file) for file in files if file.is_file())
+
+
+def traces(name: str, quant: str | None = None) -> list[Traces]:
+    """What there is of a model in its folder, by quantization; the bundled one has no folder."""
+    folder = model_folder(name)
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()) if is_name(name) and folder.is_dir() else []:
+        suffix = next((suffix for suffix in _SUFFIXES if path.name.endswith(suffix)), None)
+        if suffix is not None:
+            found.setdefault(path.name.removesuffix(suffix), []).append(path)
+    parts = [(_STEM.fullmatch(stem), stem, paths) for stem, paths in found.items()]
+    return [
+        Traces(name, match["quant"] if match else UNKNOWN_QUANT, folder / f"{stem}{GGUF}", tuple(paths))
+        for match, stem, paths in parts
+        if quant is None or (match and match["quant"].upper() == quant.upper())
+    ]
+
+
+def unfinished() -> list[Traces]:
+    """Downloads that were begun and have not come to their end, where no finished pair is."""
+    root = home() / "models"
+    names = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    return [one for name in names for one in traces(name) if one.unfinished and not one.language.exists()]
+
+
+def how_to_go_on(trace: Traces) -> str:
+    """The command that brings an unfinished download to its end."""
+    spec = specs().get(trace.name)
+    if spec is not None:
+        return how_to_install(spec, trace.quant)
+    return f"cotcli convert OWNER/REPO --name {trace.name} --type {trace.quant}"
+
+
+def _allocated(file: Path) -> int:
+    """Bytes on the disk: what is unfinished has holes."""
+    stat = file.stat()
+    return min(stat.st_size, getattr(stat, "st_blocks", stat.st_size) * 512)
+
+
 def _is_name(text: str) -> bool:
     name, colon, quant = text.partition(":")
     return is_name(name) and (re.fullmatch(r"\w+", quant, re.ASCII) is not None if colon else True)
@@ -90,7 +155,11 @@ def _by_name(text: str) -> ResolvedModel | None:
     if quant:
         pairs = [pair for pair in pairs if pair.quant.upper() == quant.upper()]
         if not pairs and (name in specs() or model_folder(name).is_dir()):
-            raise ModelNotFoundError(f"{name} is not installed as {quant}", "To see what is installed: cotcli model ls")
+            spec = specs().get(name) or ModelSpec(name)
+            raise ModelNotFoundError(
+                f"{name} is not installed as {quant}",
+                f"To install it: {how_to_install(spec, quant)}; or see cotcli model ls",
+            )
     if not pairs:
         return None
     if len(pairs) > 1 and pairs[0].quant != pairs[0].spec.default_quant:
@@ -105,17 +174,28 @@ def _unknown(text: str) -> ModelNotFoundError:
         return ModelNotFoundError(f"there is no model {text}", "To see what is installed: cotcli model ls")
     hint = f"To install it: {how_to_install(spec)}"
     if not spec.files:
-        hint += ". The bundled model runs now: cotcli demo"
+        size = how_large(spec)
+        hint += f"{f' ({size})' if size else ''}. The bundled model runs now: cotcli demo"
     return ModelNotFoundError(f"the model {spec.name} is not installed", hint)
 
 
-def how_to_install(spec: ModelSpec) -> str:
-    """The commands that install a model, in one line."""
+def how_to_install(spec: ModelSpec, quant: str | None = None) -> str:
+    """The command that installs a model."""
     if spec.files:
         return "pip install --force-reinstall cotcli"
-    if spec.repo is None:
-        return f"cotcli convert SRC --name {spec.name}"
-    return f"hf download {spec.repo} --local-dir {spec.name}; cotcli convert {spec.name}"
+    if spec.repo is None and not spec.ready:
+        return f"cotcli convert SRC --name {spec.name}{f' --type {quant}' if quant else ''}"
+    return f"cotcli model pull {spec.name}{f':{quant}' if quant else ''}"
+
+
+def how_large(spec: ModelSpec, quant: str | None = None) -> str:
+    """What installing a model takes, in words; empty if it is not known."""
+    quant = quant or spec.default_quant or ""
+    size = spec.sizes.get(quant.upper())
+    ready = spec.ready_as(quant) is not None
+    download = size if ready else spec.download_bytes
+    parts = [(download, "to download"), (None if ready else size, "on disk")]
+    return ", ".join(f"{size_text(count)} {what}" for count, what in parts if count)
 
 
 def _pairs_of(name: str) -> list[ResolvedModel]:
@@ -124,7 +204,9 @@ def _pairs_of(name: str) -> list[ResolvedModel]:
     spec = specs().get(name) or replace(spec_of_repo(name) or ModelSpec(name), name=name)
     data = Path(__file__).parent / "data"
     pairs = [
-        ResolvedModel(spec, pair.quant, data / pair.language, data / pair.mmproj, pair.language_sha256)
+        ResolvedModel(
+            spec, pair.quant, data / pair.language, data / pair.mmproj, pair.language_sha256, pair.mmproj_sha256
+        )
         for pair in spec.files
         if (data / pair.language).is_file() and (data / pair.mmproj).is_file()
     ]
@@ -136,21 +218,17 @@ def _pairs_of(name: str) -> list[ResolvedModel]:
 
 def _pairs_in(folder: Path) -> list[tuple[Path, Path]]:
     return [
-        (path, _mmproj_beside(path))
+        (path, mmproj_beside(path))
         for path in sorted(folder.glob("*.gguf"))
-        if not path.name.endswith(_MMPROJ) and _mmproj_beside(path).is_file()
+        if not path.name.endswith(MMPROJ) and mmproj_beside(path).is_file()
     ]
-
-
-def _mmproj_beside(language: Path) -> Path:
-    return language.with_name(language.name.removesuffix(".gguf") + _MMPROJ)
 
 
 def _in_folder(folder: Path) -> ResolvedModel:
     pairs = _pairs_in(folder)
     if not pairs:
         raise ModelNotFoundError(
-            f"{folder} holds no pair NAME.gguf and NAME{_MMPROJ}", "To make one from a checkpoint: cotcli convert"
+            f"{folder} holds no pair NAME.gguf and NAME{MMPROJ}", "To make one from a checkpoint: cotcli convert"
         )
     if len(pairs) > 1:
         names = ", ".join(language.name for language, _ in pairs)
@@ -160,10 +238,10 @@ def _in_folder(folder: Path) -> ResolvedModel:
 
 def _partner(path: Path) -> Path:
     """The vision file that belongs to a language file named on the command line."""
-    if path.name.endswith(_MMPROJ):
-        language = path.name.removesuffix(_MMPROJ) + ".gguf"
+    if path.name.endswith(MMPROJ):
+        language = path.name.removesuffix(MMPROJ) + ".gguf"
         raise UsageError(f"{path} is the vision half of a model", f"Give its language half: {path.with_name(language)}")
-    mmproj = _mmproj_beside(path)
+    mmproj = mmproj_beside(path)
     if not mmproj.is_file():
         raise ModelNotFoundError(
             f"{path} has no {mmproj.name} beside it", f"Give both files: --model {path},VISION.gguf"
@@ -187,4 +265,17 @@ def _from_files(language: Path, mmproj: Path, spec: ModelSpec | None = None) -> 
     match = _STEM.fullmatch(stem)
     name = match["name"] if match else stem
     spec = spec or specs().get(name) or spec_of_repo(name) or ModelSpec(name)
-    return ResolvedModel(spec, match["quant"] if match else UNKNOWN_QUANT, language, mmproj)
+    quant = match["quant"] if match else UNKNOWN_QUANT
+    record = _record_of(language)
+    if record is None:
+        return ResolvedModel(spec, quant, language, mmproj)
+    return ResolvedModel(spec, quant, language, mmproj, record.language.sha256, record.mmproj.sha256, record)
+
+
+def _record_of(language: Path) -> InstallRecord | None:
+    """The record beside a pair, if it can be about this one: files may have been replaced by hand."""
+    try:
+        record = read_record(language)
+    except ModelError:
+        return None
+    return record if record is not None and record.language.bytes == language.stat().st_size else None

@@ -31,6 +31,7 @@ QUESTION = "{question}"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _TEXT, _WHOLE, _NUMBER, _TABLE = "a string", "a whole number, 0 or more", "a number", "a table"
 _FLAG, _TABLES = "true or false", "an array of tables"
+_SHA256, _COMMIT = "64 hexadecimal digits", "a commit: 40 hexadecimal digits"
 _KEYS = {
     "description": _TEXT,
     "licence": _TEXT,
@@ -42,7 +43,10 @@ _KEYS = {
     "turns": _TABLES,
     "bos_count": _WHOLE,
     "default_quant": _TEXT,
+    "download_bytes": _WHOLE,
+    "sizes": _TABLE,
     "sampling": _TABLE,
+    "ready": _TABLES,
 }
 _SAMPLING = {
     "temperature": _NUMBER,
@@ -54,6 +58,15 @@ _SAMPLING = {
 }
 _SECTION = {"heading": _TEXT, "stage": _TEXT, "kept": _FLAG}
 _TURN = {"stage": _TEXT, "prompt": _TEXT}
+_READY = {
+    "quant": _TEXT,
+    "repo": _TEXT,
+    "revision": _COMMIT,
+    "language": _TEXT,
+    "mmproj": _TEXT,
+    "language_sha256": _SHA256,
+    "mmproj_sha256": _SHA256,
+}
 
 
 @dataclass(frozen=True)
@@ -61,6 +74,19 @@ class BundledPair:
     """A GGUF pair inside the package, with the SHA-256 of each file."""
 
     quant: str
+    language: str
+    mmproj: str
+    language_sha256: str
+    mmproj_sha256: str
+
+
+@dataclass(frozen=True)
+class ReadyPair:
+    """A GGUF pair in a repository on the hub: its files' paths there, and the SHA-256 of each."""
+
+    quant: str
+    repo: str
+    revision: str
     language: str
     mmproj: str
     language_sha256: str
@@ -78,8 +104,11 @@ class ModelSpec:
             `prompt`, which is not used then.
         bos_count: how many `<|begin_of_text|>` the model is given before the question.
         sampling: the model's own defaults, under the names of `GenerationParams`.
-        repo, revision: the checkpoint on the Hugging Face hub.
-        default_quant: the pair to use where several are installed.
+        repo, revision: the checkpoint on the Hugging Face hub; without a revision it is the main branch.
+        default_quant: the pair to install, and to use where several are installed.
+        download_bytes: of the checkpoint, about; None if it is not known.
+        sizes: of an installed pair in bytes, by quantization, about.
+        files, ready: pairs inside the package, and pairs on the hub that need no conversion.
 
     Raises:
         UsageError: there is no such stage format, or its wording is not complete.
@@ -96,8 +125,11 @@ class ModelSpec:
     turns: tuple[Turn, ...] = ()
     bos_count: int = 1
     default_quant: str | None = None
+    download_bytes: int | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
     sampling: Mapping[str, float] = field(default_factory=dict)
     files: tuple[BundledPair, ...] = ()
+    ready: tuple[ReadyPair, ...] = ()
 
     def __post_init__(self) -> None:
         self.stages  # noqa: B018  # the class checks the parts
@@ -109,6 +141,10 @@ class ModelSpec:
     def params(self) -> GenerationParams:
         """The generation parameters to start from."""
         return GenerationParams(**self.sampling)  # type: ignore[arg-type]  # checked by _extend and by the class
+
+    def ready_as(self, quant: str) -> ReadyPair | None:
+        """The pair of that quantization on the hub, if there is one."""
+        return next((pair for pair in self.ready if pair.quant.upper() == quant.upper()), None)
 
     @property
     def stages(self) -> StageFormat:
@@ -219,14 +255,20 @@ def _read(
 
 def _extend(place: Path, key: str, spec: ModelSpec, entry: Mapping[str, Any]) -> ModelSpec:
     """A model with the keys of one entry in place of its own; those of `sampling` one by one."""
-    sampling = entry.get("sampling", {})
+    sampling, sizes = entry.get("sampling", {}), entry.get("sizes", {})
     _check_keys(place, key, entry, _KEYS)
     _check_keys(place, f"{key}.sampling", sampling, _SAMPLING)
-    changed: dict[str, Any] = {**entry, "sampling": {**spec.sampling, **sampling}}
-    for name, part, kinds in (("sections", Section, _SECTION), ("turns", Turn, _TURN)):
+    _check_keys(place, f"{key}.sizes", sizes, dict.fromkeys(sizes, _WHOLE))
+    changed: dict[str, Any] = {**entry, "sampling": {**spec.sampling, **sampling}, "sizes": {**spec.sizes, **sizes}}
+    parts: tuple[tuple[str, type, dict[str, str], int], ...] = (
+        ("sections", Section, _SECTION, 2),
+        ("turns", Turn, _TURN, 2),
+        ("ready", ReadyPair, _READY, len(_READY)),
+    )
+    for name, part, kinds, needed in parts:
         if name in entry:
             for number, table in enumerate(entry[name], 1):
-                _check_keys(place, f"{key}.{name}, number {number}", table, kinds, needed=list(kinds)[:2])
+                _check_keys(place, f"{key}.{name}, number {number}", table, kinds, needed=list(kinds)[:needed])
             changed[name] = tuple(part(**table) for table in entry[name])
     try:
         spec = replace(spec, **changed)
@@ -256,6 +298,8 @@ def _check(place: Path, key: str, value: object, kind: str) -> None:
         _TABLE: isinstance(value, dict),
         _FLAG: isinstance(value, bool),
         _TABLES: isinstance(value, list),
+        _SHA256: isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None,
+        _COMMIT: isinstance(value, str) and re.fullmatch("[0-9a-f]{40}", value) is not None,
     }
     if not holds[kind]:
         raise UsageError(f"{place}: {key} must be {kind}")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
 
 from cotcli import registry
-from cotcli.errors import ModelNotFoundError, UsageError
-from cotcli.specs import ModelSpec, specs
+from cotcli.errors import ModelError, ModelNotFoundError, UsageError
+from cotcli.install import InstallRecord, file_record, read_record, record_beside, work_beside, write_record
+from cotcli.specs import ModelSpec, ReadyPair, specs
+
+READY = ReadyPair("F16", "someone/gguf", "0" * 40, "a.gguf", "b.gguf", "0" * 64, "1" * 64)
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +36,7 @@ def test_nothing_installed_names_the_next_command() -> None:
     assert caught.value.exit_code == 4
     assert caught.value.message == "the model llava-cot is not installed"
     assert caught.value.hint == (
-        "To install it: hf download Xkev/Llama-3.2V-11B-cot --local-dir llava-cot; cotcli convert llava-cot. "
+        "To install it: cotcli model pull llava-cot (42.7 GB to download, 7.9 GB on disk). "
         "The bundled model runs now: cotcli demo"
     )
 
@@ -52,8 +56,9 @@ def test_installed_by_name(empty_home: Path) -> None:
     q4 = make_pair(empty_home / "models" / "llava-cot", "llava-cot-Q4_K_M")
     assert registry.resolve("llava-cot").language == q4, "the default quantization"
     assert registry.resolve("llava-cot:q8_0").language == q8
-    with pytest.raises(ModelNotFoundError, match="llava-cot is not installed as F16"):
+    with pytest.raises(ModelNotFoundError, match="llava-cot is not installed as F16") as caught:
         registry.resolve("llava-cot:F16")
+    assert str(caught.value.hint).startswith("To install it: cotcli model pull llava-cot:F16")
     assert [pair.language for pair in registry.installed() if pair.spec.name == "llava-cot"] == [q4, q8]
 
 
@@ -89,6 +94,62 @@ def test_the_name_of_the_repository(tmp_path: Path, stem: str, name: str, bos_co
 def test_how_to_install() -> None:
     assert registry.how_to_install(specs()["demo"]) == "pip install --force-reinstall cotcli"
     assert registry.how_to_install(ModelSpec("mine")) == "cotcli convert SRC --name mine"
+    assert registry.how_to_install(ModelSpec("mine"), "F16") == "cotcli convert SRC --name mine --type F16"
+    assert registry.how_to_install(specs()["llava-cot"]) == "cotcli model pull llava-cot"
+    assert registry.how_to_install(specs()["llava-cot"], "Q8_0") == "cotcli model pull llava-cot:Q8_0"
+    assert registry.how_to_install(ModelSpec("mine", ready=(READY,))) == "cotcli model pull mine"
+
+
+def test_how_large() -> None:
+    assert registry.how_large(specs()["llava-cot"]) == "42.7 GB to download, 7.9 GB on disk"
+    assert registry.how_large(specs()["llava-cot"], "q8_0") == "42.7 GB to download, 12.3 GB on disk"
+    assert registry.how_large(ModelSpec("mine")) == ""
+    ready = ModelSpec("mine", download_bytes=9_000_000_000, sizes={"F16": 12_300_000}, ready=(READY,))
+    assert registry.how_large(ready, "F16") == "12.3 MB to download"
+
+
+def test_checksums_come_from_the_record(empty_home: Path) -> None:
+    language = make_pair(empty_home / "models" / "llava-cot", "llava-cot-Q8_0")
+    language.write_bytes(b"language")
+    found = registry.resolve("llava-cot")
+    assert (found.sha256, found.mmproj_sha256, found.record) == (None, None, None)
+    record = InstallRecord(
+        file_record(language), file_record(found.mmproj), "Q8_0", repo="someone/model", revision="0" * 40
+    )
+    write_record(language, record)
+    found = registry.resolve("llava-cot")
+    assert found.sha256 == hashlib.sha256(b"language").hexdigest()
+    assert (found.mmproj_sha256, found.record) == (hashlib.sha256(b"").hexdigest(), record)
+    language.write_bytes(b"another language")  # replaced by hand: the record is not about that
+    assert registry.resolve("llava-cot").sha256 is None
+    record_beside(language).write_text("{")  # a broken record does not keep a model from running
+    assert registry.resolve("llava-cot").language == language
+    with pytest.raises(ModelError, match=r"llava-cot-Q8_0\.json cannot be read"):
+        read_record(language)
+
+
+def test_traces(empty_home: Path) -> None:
+    folder = empty_home / "models" / "llava-cot"
+    q8 = make_pair(folder, "llava-cot-Q8_0")
+    record_beside(q8).write_text("")
+    q4 = folder / "llava-cot-Q4_K_M.gguf"
+    work_beside(q4).mkdir()
+    (work_beside(q4) / "language.part").write_bytes(bytes(5000))
+    (folder / "notes.txt").touch()
+    (folder / "llava-cot-F16.mmproj.gguf.part").touch()
+    found = {trace.quant: trace for trace in registry.traces("llava-cot")}
+    assert {
+        quant: [path.name.removeprefix(f"llava-cot-{quant}") for path in t.paths] for quant, t in found.items()
+    } == {
+        "Q8_0": [".gguf", ".json", ".mmproj.gguf"],
+        "Q4_K_M": [".pull"],
+        "F16": [".mmproj.gguf.part"],
+    }
+    assert found["Q4_K_M"].unfinished and found["Q4_K_M"].size == 5000 and not found["Q8_0"].unfinished
+    assert [(trace.name, trace.quant) for trace in registry.unfinished()] == [("llava-cot", "Q4_K_M")]
+    assert registry.how_to_go_on(found["Q4_K_M"]) == "cotcli model pull llava-cot:Q4_K_M"
+    assert [trace.quant for trace in registry.traces("llava-cot", "q8_0")] == ["Q8_0"]
+    assert registry.traces("demo") == registry.traces("../models") == registry.traces("none") == []
 
 
 def test_by_path(tmp_path: Path) -> None:

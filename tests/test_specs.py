@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from convert import QUANTIZATIONS
 from cotcli import specs as module
 from cotcli.answer import GenerationParams
 from cotcli.errors import UsageError
@@ -29,6 +30,8 @@ def test_bundled_entries() -> None:
     assert llava_cot.bos_count == 2
     assert llava_cot.params == GenerationParams(temperature=0.6, top_p=0.9, max_tokens=2048)
     assert llava_cot.stages.name == "tags" and llava_cot.wording("Why?") == "Why?"
+    assert llava_cot.revision is None, "none could be verified"
+    assert list(llava_cot.sizes) == [quantization.name for quantization in QUANTIZATIONS.values()]
     plain = specs()["llama-3.2-vision"]
     assert (plain.repo, plain.bos_count, plain.stages.name) == (
         "meta-llama/Llama-3.2-11B-Vision-Instruct",
@@ -72,7 +75,17 @@ def test_the_users_own_entries(own: Path) -> None:
         sampling = {temperature = 0, top_k = 40}
         [models.llava-cot]
         default_quant = "Q8_0"
+        revision = "main"
         sampling = {temperature = 0.2}
+        sizes = {Q8_0 = 7}
+        [[models.llava-cot.ready]]
+        quant = "Q8_0"
+        repo = "me/gguf"
+        revision = "0123456789abcdef0123456789abcdef01234567"
+        language = "a.gguf"
+        mmproj = "b/c.gguf"
+        language_sha256 = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+        mmproj_sha256 = "fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210"
         """
     )
     assert default_model() == "mine"
@@ -82,6 +95,11 @@ def test_the_users_own_entries(own: Path) -> None:
     changed = specs()["llava-cot"]
     assert (changed.default_quant, changed.repo, changed.bos_count) == ("Q8_0", "Xkev/Llama-3.2V-11B-cot", 2)
     assert changed.params == GenerationParams(temperature=0.2, top_p=0.9, max_tokens=2048)
+    assert changed.revision == "main" and changed.download_bytes == before["llava-cot"].download_bytes
+    assert changed.sizes == {**before["llava-cot"].sizes, "Q8_0": 7}
+    ready = changed.ready_as("q8_0")
+    assert ready is not None and (ready.repo, ready.mmproj) == ("me/gguf", "b/c.gguf")
+    assert changed.ready_as("Q4_K_M") is None
     assert specs()["demo"] == before["demo"] and list(specs()) == [*before, "mine"]
     own.unlink()
     assert specs() == before
@@ -143,6 +161,20 @@ def test_the_users_entry_counts_for_an_installed_pair(own: Path) -> None:
         (
             "[models.llamav-o1]\nturns = [{stage = 'conclusion', prompt = 'Answer.'}]",
             "models.llamav-o1: the first of turns must have {question} in it once",
+        ),
+        ("[models.mine]\ndownload_bytes = -1", "models.mine.download_bytes must be a whole number, 0 or more"),
+        ("[models.mine]\nsizes = 1", "models.mine.sizes must be a table"),
+        ('[models.mine.sizes]\nF16 = "1 GB"', "models.mine.sizes.F16 must be a whole number, 0 or more"),
+        ("[models.mine]\nready = {}", "models.mine.ready must be an array of tables"),
+        ("[[models.mine.ready]]\nrev = 1", "models.mine.ready, number 1.rev is not known"),
+        ('[[models.mine.ready]]\nquant = "F16"', "models.mine.ready, number 1 has no repo"),
+        (
+            '[[models.mine.ready]]\nrevision = "main"',
+            "models.mine.ready, number 1.revision must be a commit: 40",
+        ),
+        (
+            '[[models.mine.ready]]\nmmproj_sha256 = "abc"',
+            "models.mine.ready, number 1.mmproj_sha256 must be 64 hex",
         ),
         ("[models.mine]\nsampling = 1", "models.mine.sampling must be a table"),
         ("[models.mine.sampling]\nseed = 1", "models.mine.sampling.seed is not known"),

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from cotcli.cli import completion, options
-from cotcli.cli.output import OutputOptions, make_console, stderr_can_redraw
-from cotcli.cli.run import note
+from cotcli.cli.installing import Conversion, Remote, run_conversion, show_plan
+from cotcli.cli.output import OutputOptions
 from cotcli.errors import ModelNotFoundError, UsageError
 
 _REPO = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
@@ -21,7 +18,10 @@ _REPO = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 def convert(
     source: Annotated[
-        Path, typer.Argument(metavar="SRC", help="The folder of a Hugging Face checkpoint.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="SRC", help="The folder of a Hugging Face checkpoint, or OWNER/REPO on the hub.", show_default=False
+        ),
     ],
     out: Annotated[
         Path | None,
@@ -47,7 +47,13 @@ def convert(
         str | None,
         typer.Option("--name", metavar="NAME", help="The model's name.  [default: by its repository, or the folder's]"),
     ] = None,
+    revision: Annotated[
+        str | None,
+        typer.Option("--revision", metavar="REV", help="Of OWNER/REPO: a commit, branch or tag.  [default: main]"),
+    ] = None,
     threads: options.Threads = None,
+    dry_run: options.DryRun = False,
+    offline: options.Offline = False,
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace what is there.")] = False,
     intermediate_states: Annotated[
         Literal["auto", "inputs", "outputs"],
@@ -61,19 +67,20 @@ def convert(
     """Make a GGUF pair from a checkpoint.
 
     Writes NAME-TYPE.gguf and NAME-TYPE.mmproj.gguf and prints the first one's path. Streams tensor by tensor: memory
-    stays small, and a conversion that is killed leaves nothing half-written.
+    stays small, and a conversion that is killed leaves nothing half-written. From the hub each file is converted as it
+    arrives and then dropped; one that was interrupted goes on where it stopped.
     """
-    from convert import checkpoint_repo
-    from convert import convert as convert_checkpoint
+    from convert import checkpoint_repo, tidy
     from convert.quantize import find_quantization
     from cotcli.registry import model_folder
     from cotcli.specs import is_name, spec_of_repo
 
-    if not source.is_dir():
-        raise _no_folder(str(source))
+    remote = _is_remote(source)
+    if revision is not None and not remote:
+        raise UsageError("--revision is for OWNER/REPO", f"{source} is a folder")
+    repo = source if remote else checkpoint_repo(Path(source))
+    spec = spec_of_repo(repo)
     if name is None:
-        repo = checkpoint_repo(source)
-        spec = spec_of_repo(repo)
         name = spec.name if spec else repo.rpartition("/")[2]
     if not is_name(name):
         raise UsageError(
@@ -82,54 +89,37 @@ def convert(
         )
     folder = out or model_folder(name)
     target = folder / f"{name}-{find_quantization(quantization).name}.gguf"
-    if target.exists() and not force:
+    if target.exists() and not force and not dry_run:
+        tidy(target)
         raise UsageError(f"{target} is already there", "To replace it: --force")
-    with _progress(OutputOptions(quiet=quiet)) as progress:
-        pair = convert_checkpoint(
-            source,
-            folder,
-            quantization=quantization,
-            vision_type=vision_type,
-            name=name,
-            progress=progress,
-            threads=threads,
-            intermediate_states=intermediate_states,
-        )
-    if not quiet:
-        note(f"language {pair.language_bytes / 1e6:.1f} MB, {pair.mmproj.name} {pair.mmproj_bytes / 1e6:.1f} MB")
-    print(pair.language)
+    job = Conversion(
+        source=_remote(source, revision or (spec.revision if spec else None), offline) if remote else Path(source),
+        folder=folder,
+        name=name,
+        quantization=quantization,
+        vision_type=vision_type,
+        threads=threads,
+        intermediate_states=intermediate_states,
+        licence=spec.licence if spec and remote else "",
+    )
+    if dry_run:
+        show_plan(job)
+    else:
+        run_conversion(job, OutputOptions(quiet=quiet))
 
 
-def _no_folder(source: str) -> ModelNotFoundError:
-    from cotcli.specs import spec_of_repo
-
+def _is_remote(source: str) -> bool:
+    """Whether it names a repository; a folder of that name comes first."""
+    if Path(source).is_dir():
+        return False
     if _REPO.fullmatch(source):
-        spec = spec_of_repo(source)
-        folder = spec.name if spec else source.rpartition("/")[2]
-        download = f"hf download {source} --local-dir {folder}; cotcli convert {folder}"
-        return ModelNotFoundError(f"there is no folder {source}", f"Download the checkpoint first: {download}")
-    return ModelNotFoundError(f"there is no folder {source}", "Give the folder of a Hugging Face checkpoint")
+        return True
+    raise ModelNotFoundError(
+        f"there is no folder {source}", "Give the folder of a Hugging Face checkpoint, or OWNER/REPO"
+    )
 
 
-@contextmanager
-def _progress(output: OutputOptions) -> Iterator[Callable[[str, int, int], None] | None]:
-    """Bytes written, on a stderr terminal."""
-    if output.quiet or not stderr_can_redraw():
-        yield None
-        return
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+def _remote(repo: str, revision: str | None, offline: bool) -> Remote:
+    from cotcli.hub import is_offline
 
-    with Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        DownloadColumn(),
-        TimeRemainingColumn(),
-        console=make_console(sys.stderr, output.color),
-        transient=True,
-    ) as bar:
-        task = bar.add_task("Converting")
-
-        def show(tensor: str, done: int, total: int) -> None:
-            bar.update(task, description=tensor, completed=done, total=total)
-
-        yield show
+    return Remote(repo, revision, offline or is_offline())

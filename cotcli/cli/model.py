@@ -1,4 +1,4 @@
-"""`cotcli model`: what is installed."""
+"""`cotcli model`: what is known, what is installed, and how it comes and goes."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cotcli.cli import completion
+from cotcli.cli import completion, options
+from cotcli.cli.pull import pull
+from cotcli.install import size_text
 
 if TYPE_CHECKING:
-    from cotcli.registry import ResolvedModel
+    from cotcli.registry import ResolvedModel, Traces
     from cotcli.specs import ModelSpec
 
-app = typer.Typer(help="What is installed.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Models: install, look at, check, remove.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.command("ls")
@@ -24,11 +26,17 @@ def list_models(json: Annotated[bool, typer.Option("--json", help="A JSON array.
     from cotcli.specs import specs
 
     pairs = registry.installed()
-    missing = [spec for spec in specs().values() if all(pair.spec.name != spec.name for pair in pairs)]
+    unfinished = registry.unfinished()
+    here = {pair.spec.name for pair in pairs} | {trace.name for trace in unfinished}
+    missing = [spec for spec in specs().values() if spec.name not in here]
     if json:
-        _write_json([*map(_pair, pairs), *map(_missing, missing)])
+        _write_json([*map(_pair, pairs), *map(_unfinished, unfinished), *map(_missing, missing)])
         return
-    rows = [(pair.spec.name, pair.quant, _megabytes(pair.size), str(pair.language)) for pair in pairs]
+    rows = [(pair.spec.name, pair.quant, size_text(pair.size), str(pair.language)) for pair in pairs]
+    rows += [
+        (trace.name, trace.quant, size_text(trace.size), f"unfinished: {registry.how_to_go_on(trace)}")
+        for trace in unfinished
+    ]
     rows += [(spec.name, "-", "-", f"not installed: {registry.how_to_install(spec)}") for spec in missing]
     _print_table([("NAME", "QUANT", "SIZE", "LANGUAGE FILE"), *rows])
 
@@ -53,12 +61,14 @@ def show_model(
         pairs = pairs or [registry.resolve(name)]
         spec = pairs[0].spec
     params = spec.params
-    about = {
+    about: dict[str, Any] = {
         "name": spec.name,
         "description": spec.description,
         "licence": spec.licence,
         "repo": spec.repo,
         "revision": spec.revision,
+        "download_bytes": spec.download_bytes,
+        "sizes": dict(spec.sizes),
         "stage_format": spec.stage_format,
         "bos_count": spec.bos_count,
         "sampling": {"temperature": params.temperature, "top_p": params.top_p, "max_tokens": params.max_tokens},
@@ -66,24 +76,80 @@ def show_model(
     if json:
         _write_json({**about, "pairs": [_pair(pair) for pair in pairs]})
         return
-    rows = [(key, _text(value)) for key, value in about.items() if value not in (None, "")]
+    about["download_bytes"] = size_text(spec.download_bytes) if spec.download_bytes else None
+    about["sizes"] = {quant: size_text(size) for quant, size in spec.sizes.items()}
+    rows = [(key.removesuffix("_bytes"), _text(value)) for key, value in about.items() if value not in (None, "", {})]
     for pair in pairs:
-        rows += [(pair.quant, f"{_megabytes(pair.size)}, {pair.language}"), ("", f"with {pair.mmproj}")]
+        rows += [(pair.quant, f"{size_text(pair.size)}, {pair.language}"), ("", f"with {pair.mmproj}")]
+        if pair.record is not None and pair.record.repo is not None:
+            rows.append(("", f"from {pair.record.repo} at {pair.record.revision}"))
     if not pairs:
         rows.append(("installed", f"no: {registry.how_to_install(spec)}"))
     _print_table(rows)
 
 
+app.command("pull")(pull)
+
+
+@app.command("rm")
+def remove_model(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME[:QUANT]",
+            help="One quantization, or all of a model.",
+            show_default=False,
+            autocompletion=completion.installed_models,
+        ),
+    ],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Remove an installed model, and what unfinished downloads of it have left."""
+    from cotcli.cli.remove import remove
+
+    remove(name, yes=yes)
+
+
+@app.command("verify")
+def verify_models(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME[:QUANT]|PATH]",
+            help="One model.  [default: all]",
+            show_default=False,
+            autocompletion=completion.installed_models,
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="A JSON array.")] = False,
+    quiet: options.Quiet = False,
+) -> int:
+    """Check the files of installed models against their checksums."""
+    from cotcli.cli.verify import verify
+
+    return verify(name, json=json, quiet=quiet)
+
+
 def _pair(pair: ResolvedModel) -> dict[str, Any]:
     return {
-        "name": pair.spec.name,
+        **_missing(pair.spec),
         "installed": True,
         "quant": pair.quant,
         "bytes": pair.size,
         "language": str(pair.language),
         "mmproj": str(pair.mmproj),
         "sha256": pair.sha256,
+        "mmproj_sha256": pair.mmproj_sha256,
+        "repo": pair.record.repo if pair.record else None,
+        "revision": pair.record.revision if pair.record else None,
     }
+
+
+def _unfinished(trace: Traces) -> dict[str, Any]:
+    from cotcli.specs import ModelSpec, specs
+
+    spec = specs().get(trace.name) or ModelSpec(trace.name)
+    return {**_missing(spec), "quant": trace.quant, "unfinished_bytes": trace.size}
 
 
 def _missing(spec: ModelSpec) -> dict[str, Any]:
@@ -92,18 +158,18 @@ def _missing(spec: ModelSpec) -> dict[str, Any]:
         "installed": False,
         "quant": None,
         "bytes": None,
+        "unfinished_bytes": None,
         "language": None,
         "mmproj": None,
         "sha256": None,
+        "mmproj_sha256": None,
+        "repo": spec.repo,
+        "revision": spec.revision,
     }
 
 
 def _text(value: Any) -> str:
     return ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else str(value)
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 def _print_table(rows: Iterable[tuple[str, ...]]) -> None:

@@ -117,6 +117,10 @@ Color = Annotated[
     Literal["auto", "always", "never"],
     typer.Option("--color", help="Colours; always gives a pipe the terminal's view too."),
 ]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done, and what disk it takes.")]
+Offline = Annotated[
+    bool, typer.Option("--offline", help="Ask no hub: take the checkpoint from the Hugging Face cache.")
+]
 Verbose = Annotated[
     int, typer.Option("--verbose", "-v", count=True, help="Say more; -vv adds llama.cpp's log.", show_default=False)
 ]

@@ -19,6 +19,7 @@ ERROR_CODES = (
     "image",
     "model",
     "model_not_found",
+    "hub",
     "checkpoint",
     "resource",
     "no_conclusion",

@@ -12,7 +12,17 @@ from pathlib import Path
 
 COMMAND = [sys.executable, "-m", "cotcli"]
 ROOT = Path(__file__).parents[2]
-_INHERITED = ("PATH", "PYTHONPATH", "SYSTEMROOT", "TMPDIR", "LD_LIBRARY_PATH", "COTCLI_HOME", "OMP_NUM_THREADS")
+_INHERITED = (
+    "PATH",
+    "PYTHONPATH",
+    "SYSTEMROOT",
+    "TMPDIR",
+    "LD_LIBRARY_PATH",
+    "COTCLI_HOME",
+    "HF_ENDPOINT",
+    "HF_HOME",
+    "OMP_NUM_THREADS",
+)
 
 
 @dataclass(frozen=True)
@@ -39,21 +49,22 @@ def cotcli(*args: object, env: Mapping[str, str] | None = None, stdin: bytes = b
 
 
 def cotcli_on_terminal(
-    *args: object, columns: int = 80, env: Mapping[str, str] | None = None, one: bool = False
+    *args: object, columns: int = 80, env: Mapping[str, str] | None = None, one: bool = False, typed: str = ""
 ) -> Finished:
     """Runs cotcli with stdout on a terminal of that many columns and stderr on another; line ends come as newlines.
 
-    With `one`, both are on one terminal, as is usual, and `out` has it all.
+    With `one`, both are on one terminal, as is usual, and `out` has it all. What is `typed` comes from that of stdout.
     """
     out = Terminal(columns)
     err = out if one else Terminal(columns)
     process = subprocess.Popen(
         [*COMMAND, *map(str, args)],
-        stdin=subprocess.DEVNULL,
+        stdin=out.inner if typed else subprocess.DEVNULL,
         stdout=out.inner,
         stderr=err.inner,
         env=environment(env),
     )
+    os.write(out.outer, typed.encode())
     for terminal in {out, err}:
         os.close(terminal.inner)
     texts = read_all([terminal.outer for terminal in {out, err}])

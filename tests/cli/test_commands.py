@@ -55,9 +55,7 @@ def test_models(home: Path) -> None:
     lines = cotcli("model", "ls").out.splitlines()
     assert lines[0].split() == ["NAME", "QUANT", "SIZE", "LANGUAGE", "FILE"]
     [missing] = [line for line in lines if line.startswith("llava-cot")]
-    assert missing.endswith(
-        "not installed: hf download Xkev/Llama-3.2V-11B-cot --local-dir llava-cot; cotcli convert llava-cot"
-    )
+    assert missing.endswith("not installed: cotcli model pull llava-cot")
     about = json.loads(cotcli("model", "show", "llava-cot", "--json").out)
     assert (about["repo"], about["bos_count"], about["pairs"]) == ("Xkev/Llama-3.2V-11B-cot", 2, [])
     assert "Llama 3.2 Community License" in cotcli("model", "show", "llava-cot").out

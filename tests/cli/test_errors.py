@@ -98,7 +98,9 @@ def test_score_takes_one_picture(home: Path, picture: Path, tmp_path: Path) -> N
 
 
 def test_no_model(home: Path, picture: Path) -> None:
-    fails(cotcli("ask", QUESTION, picture), 4, "the model llava-cot is not installed", "cotcli convert", "cotcli demo")
+    fails(
+        cotcli("ask", QUESTION, picture), 4, "llava-cot is not installed", "cotcli model pull", "42.7 GB", "cotcli demo"
+    )
     fails(cotcli("ask", QUESTION, picture, "--model", "x.gguf"), 4, "x.gguf", "cotcli model ls")
     fails(cotcli("score", QUESTION, picture, "--answer", "1", "--model", "none"), 4, "none")
     fails(cotcli("model", "show", "none"), 4, "none")
@@ -119,8 +121,10 @@ def test_broken_models(noise: Path, picture: Path, tmp_path: Path) -> None:
 
 def test_not_a_checkpoint(home: Path, tmp_path: Path) -> None:
     fails(cotcli("convert", tmp_path), 4, "config.json")
-    fails(cotcli("convert", "no/folder"), 4, "hf download no/folder --local-dir folder; cotcli convert folder")
-    fails(cotcli("convert", "Xkev/Llama-3.2V-11B-cot"), 4, "--local-dir llava-cot; cotcli convert llava-cot")
+    fails(cotcli("convert", "no/such/folder"), 4, "there is no folder no/such/folder", "OWNER/REPO")
+    fails(cotcli("convert", "no/repository"), 4, "there is no repository no/repository", "hf auth login")
+    fails(cotcli("convert", "no/repository", "--type", "q3"), 2, "q3")
+    fails(cotcli("convert", tmp_path, "--revision", "main"), 2, "--revision is for OWNER/REPO")
     fails(cotcli("convert", tmp_path, "--type", "q3"), 2, "q3")
     assert not list(tmp_path.rglob("*.gguf*"))
 

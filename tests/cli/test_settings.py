@@ -203,7 +203,7 @@ def test_errors_are_records_where_json_is_set(run: Run, config: Path) -> None:
         ("[ask]\ntemprature = 1", "ask.temprature is not known; did you mean temperature?"),
         ("[aks]\njson = true", "aks is not known; did you mean ask?"),
         ("zzzzzz = 1", "zzzzzz is not known\n"),
-        ("type = 'q8_0'", "type is not an option of all commands\nPut it under [convert]\n"),
+        ("type = 'q8_0'", "type is not an option of all commands\nPut it under [convert], [model_pull]\n"),
         ("version = true", "version can be given on the command line only"),
         ("[ask]\nquestion = 'Q'", "ask.question can be given on the command line only"),
         ("[ask]\nhelp = true", "ask.help can be given on the command line only"),

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from convert import convert
 from cotcli.errors import ResourceError
 from tests.checkpoints import TINY, write_checkpoint
 
-NAMES = ["tiny-Q4_K_M.gguf", "tiny-Q4_K_M.mmproj.gguf"]
+NAMES = ["tiny-Q4_K_M.gguf", "tiny-Q4_K_M.json", "tiny-Q4_K_M.mmproj.gguf"]
 # Converts argv[1] into argv[2]; tells when half of the data is written, then works on slowly.
 SLOW = """
 import sys, time
@@ -58,10 +57,10 @@ def test_killed_conversion_leaves_no_model_and_the_next_run_cleans_up(source: Pa
     process.kill()
     process.wait()
     assert {name for name in listing(out) if name.endswith(".gguf")} == set()
-    assert {f"{name}.part" for name in NAMES} <= set(listing(out))
+    assert {"tiny-Q4_K_M.gguf.part", "tiny-Q4_K_M.mmproj.gguf.part"} <= set(listing(out))
     # Another type of the same model: its leftovers have another name, and go all the same.
     convert(source, out, "q8_0")
-    assert listing(out) == ["tiny-Q8_0.gguf", "tiny-Q8_0.mmproj.gguf"]
+    assert listing(out) == ["tiny-Q8_0.gguf", "tiny-Q8_0.json", "tiny-Q8_0.mmproj.gguf"]
     again, untouched = convert(source, out), convert(source, tmp_path / "fresh")
     assert again.language.read_bytes() == untouched.language.read_bytes()
     assert again.mmproj.read_bytes() == untouched.mmproj.read_bytes()
@@ -110,7 +109,7 @@ def test_a_second_conversion_to_the_same_files_is_refused(source: Path, tmp_path
     assert process.wait(timeout=300) == 0
     fresh = convert(source, tmp_path / "fresh")
     assert (tmp_path / "out" / NAMES[0]).read_bytes() == fresh.language.read_bytes()
-    assert len(listing(tmp_path / "out")) == 4
+    assert len(listing(tmp_path / "out")) == 6
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGINT to one process is POSIX")
@@ -143,18 +142,6 @@ def test_a_file_size_limit_counts_as_a_full_disk(limit: int, source: Path, tmp_p
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert result.stdout.startswith("5 no space left in"), result
     assert listing(tmp_path / "out") == []
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 6 MB, where we may mount one."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(folder)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("mounting a tmpfs needs root")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_too_small_a_disk_is_seen_before_writing(source: Path, small_disk: Path) -> None:

@@ -1,0 +1,93 @@
+"""A GGUF pair that lies ready on the hub -> an installed one: downloaded, verified, named as a conversion's is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from convert.journal import Journal
+from convert.pair import JOURNAL, PARTS, DiskNeeds, disk_errors, install_pair
+from cotcli.errors import HubError
+from cotcli.hub import HubRepo, page
+from cotcli.install import FileRecord, InstallRecord, downloads_beside, locked, mmproj_beside, work_beside
+
+
+def install_ready(
+    repo: HubRepo,
+    names: tuple[str, str],
+    sha256: tuple[str, str],
+    language: Path,
+    quant: str,
+    on_plan: Callable[[dict[str, int], dict[str, int]], None] | None = None,
+) -> InstallRecord:
+    """Installs a pair; one that ended early goes on where it stopped.
+
+    Args:
+        repo: at the commit that has the files.
+        names: the language file's and the mmproj file's, in the repository.
+        sha256: what each must hash to.
+        language: the path that the language file gets; its folder is made if it is not there.
+        on_plan: called with the bytes of each file and how many of them are still to come, before the download.
+
+    Raises:
+        HubError: the repository has other files than these, or does not give them.
+        ResourceError: not enough disk, or the folder cannot be written.
+    """
+    _check(repo, names, sha256)
+    work, downloads = work_beside(language), downloads_beside(language)
+    parts = (work / PARTS[0], work / PARTS[1])
+    language.parent.mkdir(parents=True, exist_ok=True)
+    with locked(language), disk_errors(language.parent, kept=True):
+        journal = Journal(work / JOURNAL, {"repo": repo.id, "language": sha256[0], "mmproj": sha256[1]})
+        if not journal.begun or (journal.finishing and not parts[0].exists()):
+            shutil.rmtree(work, ignore_errors=True)  # of something else, or of long ago
+            downloads.mkdir(parents=True)
+            journal.restart()
+        if journal.finishing is None:
+            _fetch_both(repo, names, parts, downloads, on_plan)
+            files = [
+                FileRecord(path.name, repo.files[name].size, digest)
+                for path, name, digest in zip((language, mmproj_beside(language)), names, sha256, strict=True)
+            ]
+            journal.finish(InstallRecord(files[0], files[1], quant, repo=repo.id, revision=repo.commit).to_dict())
+        assert journal.finishing is not None
+        record = InstallRecord.from_dict(journal.finishing)
+        install_pair(language, parts, record)
+        shutil.rmtree(work, ignore_errors=True)
+    return record
+
+
+def _fetch_both(
+    repo: HubRepo,
+    names: tuple[str, str],
+    parts: tuple[Path, Path],
+    downloads: Path,
+    on_plan: Callable[[dict[str, int], dict[str, int]], None] | None,
+) -> None:
+    """Both files under the names of parts, which they get when they are whole and verified."""
+    missing = {
+        name: 0 if part.exists() else repo.missing(name, downloads) for name, part in zip(names, parts, strict=True)
+    }
+    if on_plan is not None:
+        on_plan({name: repo.files[name].size for name in names}, missing)
+    DiskNeeds(sum(missing.values()), 0, shutil.disk_usage(downloads).free).check(downloads.parent.parent)
+    for name, part in zip(names, parts, strict=True):
+        if part.exists():
+            continue
+        path = repo.fetch(name, downloads)
+        if path != downloads / name:  # it is in the cache, and stays there
+            path = Path(shutil.copyfile(path, downloads / f"{part.name}.copy"))
+        os.replace(path, part)
+
+
+def _check(repo: HubRepo, names: tuple[str, str], sha256: tuple[str, str]) -> None:
+    for name, digest in zip(names, sha256, strict=True):
+        if name not in repo.files:
+            raise HubError(f"{repo.id} has no {name} at {repo.commit[:12]}", f"See {page(repo.id)}")
+        if repo.files[name].sha256 != digest:
+            raise HubError(
+                f"{name} of {repo.id} is not the file that models.toml names: its SHA-256 is another",
+                "Do not use it; correct the entry if it is wrong",
+            )

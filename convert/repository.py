@@ -1,0 +1,101 @@
+"""A checkpoint on the hub as a source: small files at once, the headers of shards, and each shard in its turn."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from convert.sources import Folder, Origin, Source
+from cotcli.errors import CheckpointError, HubError
+from cotcli.hub import HubRepo, OnBytes, cached_snapshot, page
+
+# All that convert.config, convert.tokenizer and gguf's SpecialVocab look for.
+_SMALL = (
+    "config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "merges.txt",
+    "chat_template.json",
+    "chat_template.jinja",
+    "model.safetensors.index.json",
+)
+_TEMPLATES = "additional_chat_templates/"
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A repository to convert from.
+
+    Attributes:
+        id: `OWNER/NAME`.
+        revision: a commit, branch or tag; None is the main branch, or what an unfinished conversion began with.
+        offline: ask nobody: take it from the Hugging Face cache, where all of it must be.
+        on_bytes: called, perhaps from another thread, while files come in.
+        on_open: called when it is known what there is to fetch.
+    """
+
+    id: str
+    revision: str | None = None
+    offline: bool = False
+    on_bytes: OnBytes | None = None
+    on_open: Callable[[HubRepo], None] | None = None
+
+    def open(self, folder: Path) -> Source:
+        """Its commit and its small files, which go into ``folder``.
+
+        Raises:
+            HubError: the hub does not give it; or ``offline``, and the cache does not have it.
+        """
+        if self.offline:
+            found = cached_snapshot(self.id, self.revision, "config.json")
+            if found is None:
+                raise HubError(f"{self.id} is not in the Hugging Face cache", "Start it without --offline")
+            return Folder(found[0], Origin(self.id, found[1]))
+        source = RepositorySource(HubRepo(self.id, self.revision, self.on_bytes), folder)
+        if self.on_open is not None:
+            self.on_open(source.repo)
+        return source
+
+
+class RepositorySource:
+    """The ``Source`` of a repository at one commit."""
+
+    def __init__(self, repo: HubRepo, folder: Path) -> None:
+        self.repo = repo
+        self.name = repo.id
+        self.origin = Origin(repo.id, repo.commit)
+        self.folder = folder
+        small = [name for name in repo.files if name in _SMALL or name.startswith(_TEMPLATES)]
+        for name in small:
+            path = repo.fetch(name, folder)
+            if path != folder / name:  # it is in the cache
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, folder / name)
+
+    def size(self, shard: str) -> int:
+        if shard not in self.repo.files:
+            raise CheckpointError(f"{self.name} lacks {shard}", f"See {page(self.name)}")
+        return self.repo.files[shard].size
+
+    def head(self, shard: str, count: int) -> bytes:
+        return self.repo.head(shard, count)
+
+    def missing(self, shard: str, into: Path) -> int:
+        return self.repo.missing(shard, into)
+
+    def takes(self, shard: str, into: Path) -> int:
+        return 0 if self.repo.cached(shard) is not None else self.size(shard)
+
+    def fetch(self, shard: str, into: Path) -> Path:
+        return self.repo.fetch(shard, into)
+
+    def release(self, shard: str, into: Path) -> None:
+        (into / shard).unlink(missing_ok=True)
+
+    def cancel(self) -> None:
+        self.repo.cancel()

@@ -1,0 +1,334 @@
+"""Files of a Hugging Face repository -> verified files on this machine, through huggingface_hub's client.
+
+Knows the hub: commits, what it says of each file, gated repositories, errors. Knows nothing of checkpoints and GGUF.
+
+Sessions, addresses, tokens and refusals are the client's (HF_ENDPOINT, HF_TOKEN, `hf auth login`, HF_HUB_OFFLINE,
+HF_HUB_CACHE all work). Its `hf_hub_download` deletes what a killed download has; here that is kept, and gone on with. A
+file has its name only when its bytes are on the disk and hash to what the hub says they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from cotcli.errors import CotcliError, HubError, UsageError
+from cotcli.install import part_beside
+
+OnBytes = Callable[[str, int, int], None]
+"""Called with a file's name, the bytes of it that are here, and its size."""
+
+_T = TypeVar("_T")
+_PIECE = 1 << 20
+_TRANSIENT = (408, 429, 500, 502, 503, 504)
+WAITS = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Seconds before each further try, when one has brought nothing."""
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file of a repository: its path there, its bytes, and their SHA-256 (large files) or git object id (small)."""
+
+    name: str
+    size: int
+    sha256: str | None
+    git_oid: str | None
+
+
+class HubRepo:
+    """A repository at one commit.
+
+    Args:
+        id: `OWNER/NAME`.
+        revision: a commit, branch or tag; None is the main branch. `commit` is what it stands for now.
+        on_bytes: called, perhaps from another thread, while files come in.
+
+    Raises:
+        HubError: the hub cannot be reached, or has no such repository or revision for us.
+    """
+
+    def __init__(self, id: str, revision: str | None = None, on_bytes: OnBytes | None = None) -> None:
+        from huggingface_hub import HfApi
+
+        self.id = id
+        self._on_bytes = on_bytes or (lambda name, done, total: None)
+        self._cancelled = threading.Event()
+        with _errors(id, revision):
+            info = self._patiently(lambda: HfApi().model_info(id, revision=revision, files_metadata=True, timeout=30))
+        if not info.sha:
+            raise HubError(f"the hub names no commit of {id}", "If HF_ENDPOINT is set: is that a hub?")
+        self.commit = info.sha
+        self.files: Mapping[str, HubFile] = {
+            file.rfilename: HubFile(
+                name=file.rfilename,
+                size=file.size or 0,
+                sha256=file.lfs.sha256 if file.lfs else None,
+                git_oid=None if file.lfs else file.blob_id,
+            )
+            for file in info.siblings or []
+        }
+
+    def head(self, name: str, count: int) -> bytes:
+        """The first `count` bytes of a file, or all of a shorter one."""
+        from huggingface_hub import get_session, hf_raise_for_status
+
+        cached = self.cached(name)
+        if cached is not None:
+            with cached.open("rb") as file:
+                return file.read(count)
+
+        def get() -> bytes:
+            headers = {**self._headers(), "Range": f"bytes=0-{count - 1}"}
+            response = get_session().get(self._url(name), headers=headers, timeout=_timeout())
+            hf_raise_for_status(response)
+            return bytes(response.content[:count])
+
+        with _errors(self.id, self.commit):
+            return self._patiently(get)
+
+    def cached(self, name: str) -> Path | None:
+        """The file in the Hugging Face cache, where other tools may have put it; as yet unverified."""
+        from huggingface_hub import try_to_load_from_cache
+
+        path = try_to_load_from_cache(self.id, name, revision=self.commit)
+        return Path(path) if isinstance(path, str) and os.path.getsize(path) == self.files[name].size else None
+
+    def missing(self, name: str, folder: Path) -> int:
+        """How many bytes `fetch` would still add to a folder."""
+        path = folder / name
+        if path.exists() or self.cached(name) is not None:
+            return 0
+        return self.files[name].size - min(_size(part_beside(path)), self.files[name].size)
+
+    def fetch(self, name: str, folder: Path) -> Path:
+        """A verified file: from the cache if it is there, else downloaded into `folder`, from where it had got to.
+
+        Raises:
+            HubError: it cannot be had, or its bytes are not what the hub says; these are deleted then.
+        """
+        file, path = self.files[name], folder / name
+        if path.exists():
+            return path  # it got this name after it was verified
+        cached = self.cached(name)
+        if cached is not None and _is(cached, file):
+            return cached
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = part_beside(path)
+        if _size(part) > file.size:
+            part.unlink()
+        with _errors(self.id, self.commit):
+            self._receive(file, part)
+        if not _is(part, file):
+            part.unlink()
+            raise HubError(
+                f"{name} of {self.id} came with other bytes than the hub says it has",
+                "It was deleted. Start it again; if that does not help, something between here and the hub changes it",
+            )
+        with part.open("r+b") as done:
+            os.fsync(done.fileno())
+        os.replace(part, path)
+        return path
+
+    def cancel(self) -> None:
+        """Makes a `fetch` in another thread end soon, by an exception."""
+        self._cancelled.set()
+
+    def _receive(self, file: HubFile, part: Path) -> None:
+        """Goes on with a file until all of its bytes are there."""
+        tries = 0
+        with part.open("ab", buffering=0) as target:
+            while (before := target.tell()) < file.size:
+                problem: Exception = HubError(f"{self.id} sends too few bytes of {file.name}", _AGAIN)
+                try:
+                    self._stream(file, target)
+                except Exception as error:
+                    if not _is_transient(error):
+                        raise
+                    problem = error
+                if target.tell() >= file.size:
+                    return
+                tries = 0 if target.tell() > before else tries + 1
+                if tries > len(WAITS):
+                    raise problem
+                self._wait(WAITS[max(tries - 1, 0)])
+
+    def _stream(self, file: HubFile, target: BinaryIO) -> None:
+        from huggingface_hub import get_session, hf_raise_for_status
+
+        headers = self._headers()
+        begin = target.tell()
+        if begin:
+            headers["Range"] = f"bytes={begin}-"
+        self._on_bytes(file.name, begin, file.size)
+        with get_session().stream("GET", self._url(file.name), headers=headers, timeout=_timeout()) as response:
+            hf_raise_for_status(response)
+            if begin and response.status_code != 206:  # it sends the whole file in spite of Range
+                target.seek(0)
+                target.truncate()
+            for piece in response.iter_bytes():  # as it comes: what waits for more would be lost with the connection
+                self._check_cancelled()
+                view = memoryview(piece)
+                while view:
+                    view = view[target.write(view) :]
+                self._on_bytes(file.name, target.tell(), file.size)
+                if target.tell() > file.size:
+                    return  # not that file
+
+    def _headers(self) -> dict[str, str]:
+        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+        # Compressed, a file's bytes could not be counted or gone on with.
+        return {**build_hf_headers(library_name="cotcli"), "Accept-Encoding": "identity"}
+
+    def _url(self, name: str) -> str:
+        from huggingface_hub import hf_hub_url
+
+        return hf_hub_url(self.id, name, revision=self.commit)
+
+    def _patiently(self, call: Callable[[], _T]) -> _T:
+        """A short request, repeated while the hub says that it is only for now that it cannot."""
+        for wait in (*WAITS[1:4], None):
+            try:
+                return call()
+            except Exception as error:
+                if wait is None or _status(error) not in _TRANSIENT:
+                    raise
+            self._wait(wait)
+        raise AssertionError
+
+    def _wait(self, seconds: float) -> None:
+        self._cancelled.wait(seconds)
+        self._check_cancelled()
+
+    def _check_cancelled(self) -> None:
+        if self._cancelled.is_set():
+            raise CotcliError("the download was cancelled")
+
+
+def cached_snapshot(repo: str, revision: str | None, file: str) -> tuple[Path, str] | None:
+    """A repository's folder in the Hugging Face cache and its commit, if `file` is there; asks nobody."""
+    from huggingface_hub import try_to_load_from_cache
+
+    with _errors(repo, revision):
+        path = try_to_load_from_cache(repo, file, revision=revision)
+    if not isinstance(path, str):
+        return None
+    folder = Path(path)
+    for _ in Path(file).parts:
+        folder = folder.parent
+    return folder, folder.name
+
+
+def is_offline() -> bool:
+    """Whether HF_HUB_OFFLINE forbids the network."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+def page(repo: str) -> str:
+    """Where people read about a repository."""
+    from huggingface_hub import constants
+
+    return f"{constants.ENDPOINT}/{repo}"
+
+
+def _is(path: Path, file: HubFile) -> bool:
+    """Whether a file has the bytes that the hub says it has."""
+    size = _size(path)
+    if size != file.size:
+        return False
+    if file.sha256 is not None:
+        digest, wanted = hashlib.sha256(), file.sha256
+    else:
+        digest, wanted = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False), file.git_oid or ""
+    with path.open("rb", buffering=0) as content:
+        while piece := content.read(_PIECE):
+            digest.update(piece)
+    return digest.hexdigest() == wanted
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _timeout() -> float:
+    from huggingface_hub import constants
+
+    return float(constants.HF_HUB_DOWNLOAD_TIMEOUT)
+
+
+def _status(error: Exception) -> int | None:
+    return getattr(getattr(error, "response", None), "status_code", None)
+
+
+def _is_transient(error: Exception) -> bool:
+    """Whether it may help to ask again: the connection broke, or the hub says so."""
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]
+
+    if isinstance(error, HfHubHTTPError):
+        return _status(error) in _TRANSIENT
+    return isinstance(error, HTTPError)
+
+
+_AGAIN = "Check the connection and start it again: what has come is kept"
+_LATER = "Start it again later: what has come is kept"
+
+
+@contextmanager
+def _errors(repo: str, revision: str | None) -> Iterator[None]:
+    """The client's errors as ours."""
+    from huggingface_hub import constants
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]
+        EntryNotFoundError,
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        HTTPError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        yield
+    except HFValidationError as error:
+        raise UsageError(f"{repo} cannot be a repository's name: {' '.join(str(error).split())}") from error
+    except OfflineModeIsEnabled as error:
+        raise HubError(f"HF_HUB_OFFLINE is set, and {repo} is not on this machine", "Unset it") from error
+    except GatedRepoError as error:
+        raise HubError(
+            f"{repo} is gated: its owner lets in who accepts its licence",
+            f"Accept it at {page(repo)}, then: hf auth login (or set HF_TOKEN), and try again",
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise HubError(
+            f"there is no repository {repo} on {constants.ENDPOINT}, or it is not open to you",
+            f"If it is private: hf auth login (or set HF_TOKEN); else look at {page(repo)}",
+        ) from error
+    except RevisionNotFoundError as error:
+        raise HubError(f"{repo} has no revision {revision or 'main'}", f"See {page(repo)}/commits/main") from error
+    except EntryNotFoundError as error:
+        raise HubError(f"{repo} lacks a file that it lists", "Start it again") from error
+    except HfHubHTTPError as error:
+        status = _status(error)
+        if status == 429:
+            raise HubError(f"{constants.ENDPOINT} wants fewer requests", f"{_LATER}. Or: hf auth login") from error
+        if status in (401, 403):
+            raise HubError(
+                f"{constants.ENDPOINT} refuses {repo}: the token is wrong or lacks a right",
+                "Make a new one: hf auth login",
+            ) from error
+        raise HubError(f"{constants.ENDPOINT} answers with error {status}", _LATER) from error
+    except HTTPError as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise HubError(f"cannot reach {constants.ENDPOINT}: {reason}", _AGAIN) from error
