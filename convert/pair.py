@@ -167,7 +167,7 @@ def _begin(plan: Plan) -> Journal:
     else:
         keep = journal.begun and all(map(begins_as_planned, plan.parts, plan.plans))
     if not keep:
-        for path in plan.parts:
+        for path in (plan.journal, *plan.parts):
             path.unlink(missing_ok=True)
         disk_needs(plan).check(plan.language.parent)
         if plan.resumable:

@@ -101,10 +101,10 @@ class HubRepo:
 
     def missing(self, name: str, folder: Path) -> int:
         """How many bytes `fetch` would still add to a folder."""
-        path = folder / name
+        file, path = self.files[name], folder / name
         if path.exists() or self.cached(name) is not None:
             return 0
-        return self.files[name].size - min(_size(part_beside(path)), self.files[name].size)
+        return file.size - min(_size(_part(path, file)), file.size)
 
     def fetch(self, name: str, folder: Path) -> Path:
         """A verified file: from the cache if it is there, else downloaded into `folder`, from where it had got to.
@@ -114,12 +114,14 @@ class HubRepo:
         """
         file, path = self.files[name], folder / name
         if path.exists():
-            return path  # it got this name after it was verified
+            if _is(path, file):
+                return path
+            path.unlink()  # of another commit
         cached = self.cached(name)
         if cached is not None and _is(cached, file):
             return cached
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = part_beside(path)
+        part = _part(path, file)
         if _size(part) > file.size:
             part.unlink()
         with _errors(self.id, self.commit):
@@ -237,6 +239,11 @@ def page(repo: str) -> str:
     from huggingface_hub import constants
 
     return f"{constants.ENDPOINT}/{repo}"
+
+
+def _part(path: Path, file: HubFile) -> Path:
+    """Where a file's bytes are until they are all there; those of another commit's file have another place."""
+    return part_beside(path.with_name(f"{path.name}.{(file.sha256 or file.git_oid or '')[:16]}"))
 
 
 def _is(path: Path, file: HubFile) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from cotcli.cli.output import OutputOptions
 from cotcli.cli.run import note
 from cotcli.cli.transfer import Transfer
+from cotcli.errors import Interrupted
 from cotcli.install import size_text
 from cotcli.specs import ReadyPair
 
@@ -48,7 +50,7 @@ def run_conversion(job: Conversion, output: OutputOptions) -> None:
     """Converts, and prints the path of the language file."""
     from convert import convert
 
-    with Transfer(output) as transfer:
+    with Transfer(output) as transfer, _resumable(job.name, job.quantization, isinstance(job.source, Remote)):
 
         def on_plan(survey: Survey) -> None:
             if isinstance(job.source, Remote):
@@ -103,7 +105,7 @@ def run_ready(pair: ReadyPair, language: Path, licence: str, output: OutputOptio
     from convert import install_ready
     from cotcli.hub import HubRepo
 
-    with Transfer(output) as transfer:
+    with Transfer(output) as transfer, _resumable(language.parent.name, pair.quant):
         repo = HubRepo(pair.repo, pair.revision, transfer.on_bytes)
         names = (pair.language, pair.mmproj)
 
@@ -119,6 +121,18 @@ def run_ready(pair: ReadyPair, language: Path, licence: str, output: OutputOptio
             return
         install_ready(repo, names, (pair.language_sha256, pair.mmproj_sha256), language, pair.quant, on_plan)
     print(language)
+
+
+@contextmanager
+def _resumable(name: str, quant: str, resumable: bool = True) -> Iterator[None]:
+    """Ctrl-C loses nothing of a download, and says so."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        if not resumable:
+            raise
+        hint = f"What has come is kept for the next time; to drop it: cotcli model rm {name}:{quant.upper()}"
+        raise Interrupted("interrupted", hint) from error
 
 
 def _source(job: Conversion, on_bytes: Callable[[str, int, int], None] | None) -> Path | Repository:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -73,19 +74,64 @@ def show_model(
         "bos_count": spec.bos_count,
         "sampling": {"temperature": params.temperature, "top_p": params.top_p, "max_tokens": params.max_tokens},
     }
+    memory = [_memory(pair) for pair in pairs]
     if json:
-        _write_json({**about, "pairs": [_pair(pair) for pair in pairs]})
+        entries = zip(pairs, memory, strict=True)
+        _write_json(
+            {**about, "pairs": [{**_pair(pair), "memory_bytes": need and need.total} for pair, need in entries]}
+        )
         return
     about["download_bytes"] = size_text(spec.download_bytes) if spec.download_bytes else None
     about["sizes"] = {quant: size_text(size) for quant, size in spec.sizes.items()}
     rows = [(key.removesuffix("_bytes"), _text(value)) for key, value in about.items() if value not in (None, "", {})]
-    for pair in pairs:
+    for pair, need in zip(pairs, memory, strict=True):
         rows += [(pair.quant, f"{size_text(pair.size)}, {pair.language}"), ("", f"with {pair.mmproj}")]
+        if need is not None:
+            rows.append(("", f"needs about {need}"))
         if pair.record is not None and pair.record.repo is not None:
             rows.append(("", f"from {pair.record.repo} at {pair.record.revision}"))
     if not pairs:
         rows.append(("installed", f"no: {registry.how_to_install(spec)}"))
     _print_table(rows)
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """Bytes that a loaded model takes, but for what graphs need while they run."""
+
+    weights: int
+    cache: int
+    picture: int
+    tokens: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.cache + self.picture
+
+    def __str__(self) -> str:
+        parts = f"weights {size_text(self.weights)}, {self.tokens} tokens {size_text(self.cache)}"
+        return f"{size_text(self.total)} of memory: {parts}, a picture {size_text(self.picture)}"
+
+
+def _memory(pair: ResolvedModel) -> _Memory | None:
+    """For one sequence of the default context and one picture of all tiles; None if the mmproj file is broken."""
+    from cotcli.engine import EngineOptions
+    from cotcli.errors import ModelError
+    from cotcli.mllama.weights import WeightFile
+
+    try:
+        file = WeightFile(pair.mmproj)
+    except ModelError:
+        return None
+    text, vision, tokens = file.hparams.text, file.hparams.vision, EngineOptions().context_length
+    # Keys and values of one token in one layer, in the type that the engine chooses.
+    token = 2 * text.num_key_value_heads * text.head_dim * (4 if file.is_float32 else 2)
+    return _Memory(
+        weights=pair.size,
+        cache=token * len(text.self_attention_layers) * tokens,
+        picture=token * len(text.cross_attention_layers) * vision.num_patches * vision.max_num_tiles,
+        tokens=tokens,
+    )
 
 
 app.command("pull")(pull)

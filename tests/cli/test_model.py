@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import signal
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cli.process import Finished, cotcli, cotcli_on_terminal
+from tests.cli.process import COMMAND, Finished, cotcli, cotcli_on_terminal, environment
 from tests.hub_server import Hub, Trouble
 
 REPO = "someone/noise"
@@ -141,6 +145,26 @@ def test_an_unfinished_pull_is_listed_and_gone_on_with(serving: Hub, home: Path,
     ]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="SIGINT to one process is POSIX")
+def test_ctrl_c_keeps_what_has_come(serving: Hub, home: Path) -> None:
+    serving.delay = 0.2
+    command = [*COMMAND, "model", "pull", "mine", "--quiet"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), text=True)
+    while serving.bytes_sent < 500_000:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert err.splitlines() == [
+        "cotcli: interrupted",
+        "What has come is kept for the next time; to drop it: cotcli model rm mine:Q8_0",
+    ]
+    [entry] = entries("mine")
+    assert entry["unfinished_bytes"] > 100_000
+    assert "freed" in cotcli("model", "rm", "mine:q8_0", "-y").err and not (home / "models" / "mine").exists()
+
+
 def test_convert_from_the_hub(serving: Hub, home: Path, tmp_path: Path) -> None:
     language = home / "models" / "mine" / "mine-Q8_0.gguf"
     done = cotcli("convert", REPO, "--type", "q8_0", "--threads", 1)
@@ -266,3 +290,12 @@ def test_progress_on_a_terminal(serving: Hub, checkpoint: Path) -> None:
     assert "File 1 of 1" in done.err and "Converting " in done.err and "MB" in done.err
     quiet = cotcli_on_terminal("model", "pull", "mine", "--force", "--quiet", "--threads", 1)
     assert (quiet.code, quiet.err) == (0, "")
+
+
+def test_show_estimates_memory() -> None:
+    """Of the bundled model: 4 self-attention and 2 cross-attention layers; keys and values of 2 heads of 64, in F16."""
+    [pair] = json.loads(cotcli("model", "show", "demo", "--json").out)["pairs"]
+    token = 2 * 2 * 64 * 2
+    assert pair["memory_bytes"] == pair["bytes"] + 4 * 4096 * token + 2 * 4 * (4 * 4 + 1) * token
+    shown = cotcli("model", "show", "demo").out
+    assert f"needs about {pair['memory_bytes'] / 1e6:.1f} MB of memory: weights {pair['bytes'] / 1e6:.1f} MB" in shown

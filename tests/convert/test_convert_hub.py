@@ -170,17 +170,25 @@ def test_what_was_begun_with_is_ended_with(serving: Hub, expected: dict[str, byt
     assert again is not None and again.revision == "f" * 40
 
 
-def test_an_unfinished_one_of_another_commit_does_not_count(
-    serving: Hub, expected: dict[str, bytes], tmp_path: Path
-) -> None:
-    serving.trouble = bodies(lambda request: Trouble(status=500) if request.file == SHARDS[3] else None)
+def test_nothing_of_another_commit_is_used(serving: Hub, tmp_path: Path) -> None:
+    """Neither a shard that is done, nor one that is here, nor half of one, nor a tokenizer."""
+
+    def stop(request: Request) -> Trouble | None:
+        if request.file == SHARDS[2]:
+            return Trouble(status=404, code="EntryNotFound") if request.first else Trouble(cut=100_000)
+        return None
+
+    serving.trouble = bodies(stop)
     with pytest.raises(HubError):
         convert(Repository(REPO), tmp_path / "out", "q8_0")
+    assert list((tmp_path / "out" / PULL / "files").glob(f"{SHARDS[2]}.*.part"))
+    write_checkpoint(tmp_path / "tiny", replace(TINY, shards=4, seed=1, vocab_size=330))
+    expected = convert(tmp_path / "tiny", tmp_path / "expected", "q8_0")
+    serving.folders[REPO] = tmp_path / "tiny"
     serving.trouble = lambda request: None
-    serving.main[REPO] = "f" * 40
     serving.requests.clear()
-    convert(Repository(REPO, revision="f" * 40), tmp_path / "out", "q8_0")
-    assert_installed(tmp_path / "out", expected)
+    convert(Repository(REPO, revision=serving.commit(REPO)), tmp_path / "out", "q8_0")
+    assert_installed(tmp_path / "out", {path.name: path.read_bytes() for path in (expected.language, expected.mmproj)})
     assert serving.fetched == SHARDS
 
 
