@@ -78,6 +78,13 @@ def known_models(incomplete: str) -> Offers:
     return list(_matching({**dict(names), **dict(_installed())}.items(), incomplete))
 
 
+def missing_models(incomplete: str) -> Offers:
+    """Names of models that could be installed."""
+    from cotcli.specs import specs
+
+    return list(_matching(((spec.name, spec.description) for spec in specs().values() if not spec.files), incomplete))
+
+
 def quantizations(incomplete: str) -> Offers:
     """What `convert` makes; in the case that is being typed."""
     from convert import QUANTIZATIONS
