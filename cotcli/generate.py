@@ -8,7 +8,7 @@ Each step is another module's; this one calls them in order and keeps the time.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import replace
@@ -21,7 +21,9 @@ from cotcli.errors import CotcliError, ResourceError, UsageError
 from cotcli.image_cache import ImageCache
 from cotcli.lookahead import LookAhead
 from cotcli.lookahead import Request as Request
+from cotcli.native.devices import add_rpc_server
 from cotcli.pictures import EncodedImage, Picture, Pictures
+from cotcli.placement import GpuLayers
 from cotcli.prompt import build_prompt
 from cotcli.registry import ResolvedModel, resolve
 from cotcli.scoring import score_tokens
@@ -38,7 +40,11 @@ T = TypeVar("T")
 def load(
     model: str,
     *,
-    gpu_layers: int = 0,
+    gpu_layers: GpuLayers = "auto",
+    device: str | None = None,
+    require_gpu: bool = False,
+    check_memory: bool = True,
+    rpc: Sequence[str] = (),
     threads: int | None = None,
     context_length: int = 4096,
     max_sequences: int = 1,
@@ -47,24 +53,32 @@ def load(
     stage_format: str | None = None,
     image_cache: ImageCache | bool = True,
     on_progress: Progress | None = None,
+    on_note: Callable[[str], None] | None = None,
 ) -> Reasoner:
     """Loads a model by name or by the path of its GGUF pair.
 
     Args:
         model: a name in the registry ("demo"), or a path as ``cotcli.registry.resolve`` takes it.
-        gpu_layers, threads, context_length, max_sequences, total_context, kv_type: see ``cotcli.engine.EngineOptions``.
+        gpu_layers, device, require_gpu, check_memory: where it computes, see ``cotcli.engine.EngineOptions``.
+        rpc: HOST:PORT of machines that run llama.cpp's ``rpc-server``; their devices count among this one's from then
+            on.
+        threads, context_length, max_sequences, total_context, kv_type: see ``cotcli.engine.EngineOptions``.
         stage_format: how the model writes its stages, one of ``cotcli.stages.FORMATS``; None is what the registry says.
             "none" takes the whole answer for the conclusion; "sections" and "turns" need the wording of the model.
         image_cache: where encoded pictures are kept; True is the user's own cache on disk, False is none.
         on_progress: called while loading, and by every later call of the model.
+        on_note: called with what a user should know about the choice of devices, a line each, before it loads.
 
     Raises:
         ModelError: no such model, or its files are broken.
-        ResourceError: no memory for it.
-        UsageError: there is no such stage format.
+        ResourceError: no memory for it, no device where one is required, or no RPC server.
+        UsageError: there is no such stage format or device, or the options contradict each other.
     """
     options = EngineOptions(
         gpu_layers=gpu_layers,
+        device=device,
+        require_gpu=require_gpu,
+        check_memory=check_memory,
         threads=threads,
         context_length=context_length,
         max_sequences=max_sequences,
@@ -75,7 +89,9 @@ def load(
     if stage_format is not None:
         resolved = replace(resolved, spec=replace(resolved.spec, stage_format=stage_format))
     cache = ImageCache() if image_cache is True else image_cache or None
-    return Reasoner(resolved, options, on_progress, cache)
+    for endpoint in rpc:
+        add_rpc_server(endpoint)
+    return Reasoner(resolved, options, on_progress, cache, on_note)
 
 
 class Reasoner:
@@ -92,6 +108,7 @@ class Reasoner:
         options: EngineOptions | None = None,
         on_progress: Progress | None = None,
         image_cache: ImageCache | None = None,
+        on_note: Callable[[str], None] | None = None,
     ) -> None:
         self._progress = on_progress or (lambda phase, done, total: None)
         self._spec = model.spec
@@ -101,6 +118,7 @@ class Reasoner:
             model.mmproj,
             options,
             on_load=lambda share: self._progress("load", round(share * 100), 100),
+            on_note=on_note,
         )
         self._load_ms = _since(begin)
         self._pictures = Pictures(self.engine, image_cache, partial(self._progress, "image"))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cotcli.generate import Reasoner
     from cotcli.image import LoadedImage
     from cotcli.image_cache import ImageCache
+    from cotcli.placement import GpuLayers
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,18 @@ class LoadOptions:
     """What the command line says about the model and how to load it; None is the default."""
 
     model: str | None = None
-    gpu_layers: int = 0
+    gpu_layers: GpuLayers = "auto"
     threads: int | None = None
     context: int | None = None
     stage_format: str | None = None
     image_cache: bool = True
     image_cache_bytes: int | None = None
     max_sequences: int = 1
+    device: str | None = None
+    require_gpu: bool = False
+    kv_type: str | None = None
+    check_memory: bool = True
+    rpc: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -227,8 +233,18 @@ def loaded(
         if not live():
             progress.update(phase, done, total)
 
+    def on_note(text: str) -> None:
+        if output.notes:
+            progress.hide()
+            note(text)
+
     settings: dict[str, Any] = {
         "gpu_layers": options.gpu_layers,
+        "device": options.device,
+        "require_gpu": options.require_gpu,
+        "kv_type": options.kv_type,
+        "check_memory": options.check_memory,
+        "rpc": options.rpc,
         "threads": options.threads,
         "stage_format": options.stage_format,
         "image_cache": _image_cache(options, output),
@@ -237,7 +253,7 @@ def loaded(
     if options.context is not None:
         settings["context_length"] = options.context
     try:
-        with cotcli.load(name, on_progress=on_progress, **settings) as reasoner:
+        with cotcli.load(name, on_progress=on_progress, on_note=on_note, **settings) as reasoner:
             yield reasoner
     finally:
         progress.hide()

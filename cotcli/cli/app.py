@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from cotcli import __version__
-from cotcli.cli import ask, batch, cache, config, convert, demo, model, schema, score
+from cotcli.cli import ask, batch, cache, config, convert, demo, doctor, model, schema, score
 from cotcli.cli.run import ReaderGone
 from cotcli.errors import Interrupted
 
@@ -61,4 +61,5 @@ app.command("convert")(convert.convert)
 app.add_typer(model.app, name="model")
 app.add_typer(cache.app, name="cache")
 app.add_typer(config.app, name="config")
+app.command("doctor")(doctor.doctor)
 app.command("schema")(schema.schema)

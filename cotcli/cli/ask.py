@@ -27,9 +27,14 @@ def ask(
     seed: options.Seed = None,
     max_tokens: options.MaxTokens = None,
     stage_max_tokens: options.StageMaxTokens = None,
-    gpu_layers: options.GpuLayers = 0,
+    gpu_layers: options.GpuLayers = "auto",
+    device: options.Device = None,
+    require_gpu: options.RequireGpu = False,
+    rpc: options.Rpc = None,
     threads: options.Threads = None,
     ctx: options.Context = None,
+    kv_type: options.KvType = None,
+    memory_check: options.MemoryCheck = True,
     image_cache: options.ImageCache = True,
     image_cache_size: options.ImageCacheSize = None,
     color: options.Color = "auto",
@@ -55,5 +60,18 @@ def ask(
         json_schema=options.read_schema(schema),
     )
     cache_bytes = options.parse_size(image_cache_size, "--image-cache-size")
-    load = LoadOptions(model, gpu_layers, threads, ctx, stages, image_cache, cache_bytes)
+    load = LoadOptions(
+        model,
+        options.parse_gpu_layers(gpu_layers),
+        threads,
+        ctx,
+        stages,
+        image_cache=image_cache,
+        image_cache_bytes=cache_bytes,
+        device=device,
+        require_gpu=require_gpu,
+        kv_type=kv_type,
+        check_memory=memory_check,
+        rpc=rpc or (),
+    )
     raise typer.Exit(answer_all(Job(question, images, load, params, output)))

@@ -49,8 +49,27 @@ Model = Annotated[
     ),
 ]
 GpuLayers = Annotated[
-    int,
-    typer.Option("--gpu-layers", metavar="N", min=-1, max=_INT32, help="Self-attention layers on the GPU; -1 is all."),
+    str,
+    typer.Option("--gpu-layers", metavar="auto|all|N", help="Layers on the GPU; auto is what fits into its memory."),
+]
+Device = Annotated[
+    str | None,
+    typer.Option("--device", metavar="NAME,…", help="Where to compute (cotcli doctor); cpu for no GPU."),
+]
+RequireGpu = Annotated[bool, typer.Option("--require-gpu", help="Refuse to run on the CPU alone.")]
+Rpc = Annotated[
+    list[str] | None,
+    typer.Option("--rpc", metavar="HOST:PORT", help="Use another machine's llama.cpp rpc-server; may be repeated."),
+]
+KvType = Annotated[
+    Literal["f16", "f32"] | None,
+    typer.Option("--kv-type", help="Of the key-value caches.  [default: f16; f32 beside F32 weights]"),
+]
+MemoryCheck = Annotated[
+    bool,
+    typer.Option(
+        "--memory-check/--no-memory-check", help="Refuse what does not fit into free memory.", show_default=False
+    ),
 ]
 Threads = Annotated[
     int | None,
@@ -166,6 +185,22 @@ def parse_stage_limits(texts: list[str] | None) -> tuple[tuple[str, int], ...] |
 def parse_choices(text: str | None) -> tuple[str, ...] | None:
     """Texts separated by commas, trimmed."""
     return None if text is None else tuple(choice.strip() for choice in text.split(","))
+
+
+def parse_gpu_layers(text: str) -> int | Literal["auto", "all"]:
+    """`auto`, `all`, or a number, of which -1 is all."""
+    word = text.strip().lower()
+    if word == "auto":
+        return "auto"
+    if word == "all":
+        return "all"
+    try:
+        layers = int(word)
+    except ValueError:
+        layers = -2
+    if not -1 <= layers <= _INT32:
+        raise UsageError(f"--gpu-layers takes auto, all or a number of layers, not {text}", "What fits: auto")
+    return layers
 
 
 def parse_size(text: str | None, option: str) -> int | None:

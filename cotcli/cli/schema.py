@@ -10,9 +10,9 @@ import typer
 
 def schema(
     kind: Annotated[
-        Literal["record", "score", "event"] | None,
+        Literal["record", "score", "event", "doctor"] | None,
         typer.Argument(
-            metavar="[record|score|event]", help="Of one kind of line.  [default: of all]", show_default=False
+            metavar="[record|score|event|doctor]", help="Of one kind of line.  [default: of all]", show_default=False
         ),
     ] = None,
 ) -> None:

@@ -18,9 +18,14 @@ def score(
     answer: options.ScoredAnswer,
     model: options.Model = None,
     json: options.Json = False,
-    gpu_layers: options.GpuLayers = 0,
+    gpu_layers: options.GpuLayers = "auto",
+    device: options.Device = None,
+    require_gpu: options.RequireGpu = False,
+    rpc: options.Rpc = None,
     threads: options.Threads = None,
     ctx: options.Context = None,
+    kv_type: options.KvType = None,
+    memory_check: options.MemoryCheck = True,
     image_cache: options.ImageCache = True,
     image_cache_size: options.ImageCacheSize = None,
     quiet: options.Quiet = False,
@@ -38,7 +43,19 @@ def score(
 
     output_options = OutputOptions(json=json, verbose=verbose, quiet=quiet)
     cache_bytes = options.parse_size(image_cache_size, "--image-cache-size")
-    load = LoadOptions(model, gpu_layers, threads, ctx, image_cache=image_cache, image_cache_bytes=cache_bytes)
+    load = LoadOptions(
+        model,
+        options.parse_gpu_layers(gpu_layers),
+        threads,
+        ctx,
+        image_cache=image_cache,
+        image_cache_bytes=cache_bytes,
+        device=device,
+        require_gpu=require_gpu,
+        kv_type=kv_type,
+        check_memory=memory_check,
+        rpc=rpc or (),
+    )
     progress = make_progress(output_options)
     with about(question, name_of(image)):
         sources = expand_sources([image])

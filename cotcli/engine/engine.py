@@ -28,6 +28,7 @@ from cotcli.engine.options import EngineOptions
 from cotcli.engine.passes import Decode, TokenSequence, lay_out, share_out
 from cotcli.errors import ContextFullError, CotcliError, ModelError, ResourceError
 from cotcli.image import PreparedImage
+from cotcli.memory import read_pair
 from cotcli.mllama.cross_attention import ImageKV
 from cotcli.mllama.hook import CrossAttentionHook
 from cotcli.mllama.hparams import PAIR_ID_KEY, HParams
@@ -36,11 +37,9 @@ from cotcli.mllama.weights import WeightFile
 from cotcli.native import ggml, interrupt
 from cotcli.native.cpu import available_threads
 from cotcli.native.llama import KV_TYPES, Batch, LlamaContext, LlamaModel
+from cotcli.placement import TINY_MODEL, place
 
 T = TypeVar("T")
-
-_CPU_UBATCH, _GPU_UBATCH = 128, 512
-_TINY_MODEL = 100e6  # bytes
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
@@ -59,7 +58,7 @@ def _default_threads(language: Path) -> int:
         size = language.stat().st_size
     except OSError:  # a missing file is reported by whoever opens it
         return 1
-    return available_threads() if size >= _TINY_MODEL else 1
+    return available_threads() if size >= TINY_MODEL else 1
 
 
 class Engine:
@@ -69,10 +68,15 @@ class Engine:
         language: the language GGUF.
         mmproj: its mmproj GGUF.
         on_load: called with the share of the language file that is loaded.
+        on_note: called with what the user should know about ``placement``, before anything is loaded.
 
     Raises:
         ModelError: a file is broken, or the two are not of one checkpoint.
-        ResourceError: no memory for it.
+        ResourceError: no memory for it, or no device where one is required.
+        UsageError: there is no device of the name that is given.
+
+    Attributes:
+        placement: what was decided about devices and memory.
     """
 
     def __init__(
@@ -81,37 +85,47 @@ class Engine:
         mmproj: Path,
         options: EngineOptions | None = None,
         on_load: Callable[[float], None] | None = None,
+        on_note: Callable[[str], None] | None = None,
     ) -> None:
         self.options = options or EngineOptions()
         self.context_length = self.options.context_length
         self._open: list[Callable[[], None]] = []  # closed in reverse order
         _engines.add(self)
         try:
-            self._load(language, mmproj, on_load)
+            self._load(language, mmproj, on_load, on_note)
         except BaseException:
             self.close()
             raise
 
-    def _load(self, language: Path, mmproj: Path, on_load: Callable[[float], None] | None) -> None:
+    def _load(
+        self,
+        language: Path,
+        mmproj: Path,
+        on_load: Callable[[float], None] | None,
+        on_note: Callable[[str], None] | None,
+    ) -> None:
         options = self.options
         self._file = WeightFile(mmproj)
         self.hparams: HParams = self._file.hparams
         text = self.hparams.text
         self.image_token = text.image_token_index
         self._threadpool = self._own(ggml.Threadpool(options.threads or _default_threads(language)))
-        self.model = self._own(LlamaModel(language, options.gpu_layers, on_load))
+        self.placement = place(read_pair(language, self._file), options.demand, options.choice)
+        if on_note is not None:
+            for line in self.placement.notes:
+                on_note(line)
+        devices = [device.handle for device in self.placement.devices]
+        self.model = self._own(LlamaModel(language, self.placement.gpu_layers, devices, on_load))
         pair_id = self.model.metadata(PAIR_ID_KEY)
         if pair_id != self._file.pair_id or self.model.n_embd != text.hidden_size:
             raise ModelError(
                 f"{language} and {mmproj} do not belong together", "Convert the checkpoint again: cotcli convert SRC"
             )
-        self.kv_type = options.kv_type or ("f32" if self._file.is_float32 else "f16")
+        self.kv_type, self.ubatch = self.placement.plan.kv_type, self.placement.plan.ubatch
         self._backends: dict[ggml.Device, ggml.Backend] = {}
         self._open.append(self._close_backends)
         self._hook = CrossAttentionHook(self._file, self._backend_of, lambda: self.context.n_reused)
-        ubatch = options.ubatch or (_GPU_UBATCH if options.gpu_layers else _CPU_UBATCH)
-        # A step of all sequences is one pass.
-        self.ubatch = max(min(ubatch, options.cache_tokens), options.max_sequences)
+        offload = self.placement.gpu_layers > 0
         self.context = self._own(
             LlamaContext(
                 self.model,
@@ -123,8 +137,8 @@ class Engine:
                 kv_type=self.kv_type,
                 # ggml's flash attention on a CPU sums F16 values in F16, in the order in which they happen to lie in
                 # the cache: an answer would depend on what is written beside it.
-                flash_attention="auto" if options.gpu_layers and self.kv_type != "f32" else "off",
-                offload=options.gpu_layers != 0,
+                flash_attention="auto" if offload and self.kv_type != "f32" else "off",
+                offload=offload,
             )
         )
         self._open.append(self._hook.close)
@@ -164,7 +178,7 @@ class Engine:
 
     @property
     def vision_device(self) -> ggml.Device:
-        """The device of the last offloaded layer, the CPU when there is none."""
+        """The device of the last cross-attention layer."""
         return self._hook.layers[-1].backend.device
 
     @property

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cotcli.errors import UsageError
+from cotcli.memory import Demand
 from cotcli.native.llama import KV_TYPES
+from cotcli.placement import Choice, GpuLayers
 
 
 @dataclass(frozen=True)
@@ -13,7 +15,12 @@ class EngineOptions:
     """How a model is loaded.
 
     Attributes:
-        gpu_layers: self-attention layers on devices, from the last on; -1 is all. The vision tower goes with them.
+        gpu_layers: how many layers go on devices: the output matrix and the self-attention layers, from the last on.
+            -1 or "all" is all; "auto" is as many as fit into the devices' free memory. The vision tower and the
+            cross-attention layers go with them.
+        device: names of the devices to use, separated by commas, or "cpu"; None leaves it to libllama.
+        require_gpu: refuse to load without any layer on a device.
+        check_memory: refuse to load what does not fit into free memory.
         threads: CPU threads; None takes the processors this process may use, or one for a tiny model.
         context_length: tokens that one sequence can hold.
         max_sequences: sequences at once.
@@ -29,13 +36,16 @@ class EngineOptions:
         UsageError: a value is out of range.
     """
 
-    gpu_layers: int = 0
+    gpu_layers: GpuLayers = 0
     threads: int | None = None
     context_length: int = 4096
     max_sequences: int = 1
     total_context: int | None = None
     ubatch: int | None = None
     kv_type: str | None = None
+    device: str | None = None
+    require_gpu: bool = False
+    check_memory: bool = True
 
     def __post_init__(self) -> None:
         if self.kv_type is not None and self.kv_type not in KV_TYPES:
@@ -46,10 +56,19 @@ class EngineOptions:
                 raise UsageError(f"{name} must be at least 1 and below 2**31, not {value}")
         if not self.cache_tokens < 2**31:
             raise UsageError(f"context_length times max_sequences must be below 2**31, not {self.cache_tokens}")
-        if not -1 <= self.gpu_layers < 2**31:
-            raise UsageError(f"gpu_layers must be -1 (all) or more, not {self.gpu_layers}")
+        self.choice  # noqa: B018  # the class checks the values
 
     @property
     def cache_tokens(self) -> int:
         """Tokens that the key-value cache has room for."""
         return self.total_context or self.context_length * self.max_sequences
+
+    @property
+    def choice(self) -> Choice:
+        """What of this is about devices."""
+        return Choice(self.gpu_layers, self.device, self.require_gpu, self.check_memory)
+
+    @property
+    def demand(self) -> Demand:
+        """What of this takes memory."""
+        return Demand(self.cache_tokens, self.max_sequences, self.ubatch, self.kv_type)

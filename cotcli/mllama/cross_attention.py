@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from cotcli.errors import CotcliError
 from cotcli.mllama.chunks import split_rows
-from cotcli.mllama.hparams import TextHParams
+from cotcli.mllama.hparams import HParams, TextHParams
 from cotcli.mllama.tensor_names import cross_attention_tensors
 from cotcli.mllama.weights import WeightFile
 from cotcli.native import ggml
@@ -211,3 +211,16 @@ class CrossAttentionLayer:
             out = arena.reshape(out, hp.head_dim, n_rep, count, kv_heads)
             out = arena.cont(arena.permute(out, 0, 1, 3, 2))
         return arena.reshape(out, hp.hidden_size, count)
+
+
+def image_memory(hparams: HParams, kv_bytes: int) -> int:
+    """Bytes of one image's keys and values in one layer; ``kv_bytes`` are those of one value."""
+    text, vision = hparams.text, hparams.vision
+    return 2 * vision.max_num_tiles * vision.num_patches * text.num_key_value_heads * text.head_dim * kv_bytes
+
+
+def working_memory(hparams: HParams, columns: int) -> int:
+    """Scratch bytes of ``update`` for so many columns: the scores of a chunk, or the MLP's three products."""
+    text, n_keys = hparams.text, hparams.vision.max_num_tiles * hparams.vision.num_patches
+    scores = min(columns, QUERY_CHUNK) * text.num_attention_heads * n_keys + 2 * columns * text.hidden_size
+    return 4 * max(scores, columns * (3 * text.intermediate_size + text.hidden_size))

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from cotcli import __version__
 from cotcli.image import PreparedImage
 from cotcli.mllama.chunks import split_rows
+from cotcli.mllama.hparams import HParams, VisionHParams
 from cotcli.mllama.tensor_names import mmproj_tensors
 from cotcli.mllama.weights import WeightFile
 from cotcli.native import ggml
@@ -44,12 +45,7 @@ class VisionTower:
         self._file = file
         self._hparams = file.hparams.vision
         self._backend = backend
-        names = [
-            spec.gguf_name
-            for spec in mmproj_tensors(file.hparams)
-            if spec.gguf_name.startswith(("v.blk", "v.global_blk", "v.patch", "v.pre_ln", "v.post_ln", "mm.0"))
-        ]
-        self._weights = file.place(names, backend)
+        self._weights = file.place(placed_tensors(file.hparams), backend)
         self._allocator = ggml.GraphAllocator(backend)
 
     def close(self) -> None:
@@ -296,9 +292,36 @@ class _Pass:
         """(first row, rows, keys they attend to) of each graph of a layer."""
         hp = self._tower._hparams
         for first, end, n_keys in ((0, self._real, self._all), (self._real, self._all, self._real)):
-            per_row = 4.0 * n_keys * hp.hidden_size + 2.0 * hp.hidden_size * (hp.hidden_size + 2 * hp.intermediate_size)
-            for start, count in split_rows(first, end, per_row):
+            for start, count in split_rows(first, end, _row_flops(hp, n_keys)):
                 yield start, count, n_keys
+
+
+def placed_tensors(hparams: HParams) -> list[str]:
+    """The tensors that graphs read, which are placed on the tower's device; the others are looked up in the file."""
+    placed = ("v.blk", "v.global_blk", "v.patch", "v.pre_ln", "v.post_ln", "mm.0")
+    return [spec.gguf_name for spec in mmproj_tensors(hparams) if spec.gguf_name.startswith(placed)]
+
+
+def working_memory(hparams: HParams, *, on_cpu: bool) -> int:
+    """Bytes the tower takes while it encodes an image, on top of its weights: what ``_Pass`` holds and its graphs.
+
+    An upper bound: the scratch memory of the largest graph and the inputs of the first do not meet.
+    """
+    hp, text = hparams.vision, hparams.text
+    rows, padded = hp.max_num_tiles * hp.num_patches, hp.max_num_tiles * hp.num_padded_patches
+    state = padded * hp.hidden_size * 4
+    held = 2 * state + 2 * (state if on_cpu else state // 2)  # hidden, q; k and v
+    held += rows * (hp.vision_output_dim + text.hidden_size) * 4
+    inputs = state + rows * hp.patch_width * 4
+    # The largest graphs: the LayerNorm of all rows in ``between``, or the second half of a layer over a chunk of rows.
+    chunk = max(count for _, count in split_rows(0, padded, _row_flops(hp, rows)))
+    scratch = max(2 * state, chunk * (2 * hp.hidden_size + hp.intermediate_size) * 4)
+    return held + inputs + scratch
+
+
+def _row_flops(hp: VisionHParams, n_keys: int) -> float:
+    """Of one row's attention to ``n_keys`` and its MLP."""
+    return 4.0 * n_keys * hp.hidden_size + 2.0 * hp.hidden_size * (hp.hidden_size + 2 * hp.intermediate_size)
 
 
 def _patches(tiles: npt.NDArray[np.float32], patch_size: int) -> npt.NDArray[np.float32]:

@@ -17,6 +17,7 @@ from cotcli.errors import ModelError
 from cotcli.mllama.hparams import ARCHITECTURE, PAIR_ID_KEY, HParams
 from cotcli.mllama.tensor_names import Role, mmproj_tensors
 from cotcli.native import ggml
+from cotcli.native.gguf_header import TensorHeader
 
 _CPU_ALIGNMENT = 32  # what ggml asks of host pointers; GGUF's default alignment is the same
 _SAMPLE = 64  # bytes
@@ -88,6 +89,13 @@ class WeightFile:
         shape = tuple(int(n) for n in reversed(tensor.shape))
         values: npt.NDArray[np.float32] = self._data[start : start + int(tensor.n_bytes)].view(np.float32)
         return values.reshape(shape)
+
+    def headers(self, names: Iterable[str]) -> list[TensorHeader]:
+        """Types and sizes of the named tensors."""
+        return [
+            TensorHeader(name, int(t.tensor_type), tuple(int(n) for n in t.shape), int(t.n_bytes))
+            for name, t in ((name, self._tensors[name]) for name in names)
+        ]
 
     def place(self, names: Iterable[str], backend: ggml.Backend) -> PlacedWeights:
         """Puts the named tensors where ``backend`` computes."""

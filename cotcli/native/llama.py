@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from cotcli.errors import ContextFullError, CotcliError, ModelError, ResourceError
 from cotcli.native import ggml, interrupt, log
+from cotcli.native.devices import start
 from cotcli.native.library import bind
 
 # void llama_attach_threadpool(struct llama_context *, ggml_threadpool_t pool, ggml_threadpool_t pool_batch);
@@ -26,30 +27,28 @@ KV_TYPES = {"f32": ggml.F32, "f16": ggml.F16}
 FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
 NodeCallback = Callable[[int, bool], bool]
 
-_started = False
-
-
-def _start_backend() -> None:
-    global _started
-    if not _started:
-        llama_cpp.llama_backend_init()
-        _started = True
-
 
 class LlamaModel(ggml.Handle):
     """Owns a ``llama_model`` and gives its vocabulary.
 
     Args:
         path: a GGUF of the ``llama`` architecture.
-        gpu_layers: layers to put on devices, from the last one on; -1 means all.
+        gpu_layers: layers to put on devices, from the last one on, the output matrix being one.
+        devices: those to use, in the order of the layers.
         on_progress: called with the share loaded, 0.0 to 1.0.
 
     Raises:
         ModelError: not a GGUF, or not one that llama.cpp can load; says what llama.cpp said.
     """
 
-    def __init__(self, path: Path, gpu_layers: int = 0, on_progress: Callable[[float], None] | None = None) -> None:
-        _start_backend()
+    def __init__(
+        self,
+        path: Path,
+        gpu_layers: int = 0,
+        devices: Sequence[ggml.Device] = (),
+        on_progress: Callable[[float], None] | None = None,
+    ) -> None:
+        start()
         failure: list[BaseException] = []
 
         def progress(share: float, _: Any) -> bool:
@@ -62,6 +61,9 @@ class LlamaModel(ggml.Handle):
 
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
+        # Always a list: without one libllama takes every device it knows, and asks each for its memory.
+        device_list = (ctypes.c_void_p * (len(devices) + 1))(*devices, None)
+        params.devices = ctypes.cast(device_list, ctypes.c_void_p)
         params.split_mode = llama_cpp.LLAMA_SPLIT_MODE_LAYER
         params.progress_callback = llama_cpp.llama_progress_callback(progress)
         log.clear_errors()

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from cotcli.answer import Answer, AnswerScore, GenerationParams, ImageInfo, ModelInfo, Timing, Usage
+from cotcli.doctor import Report
 from cotcli.errors import CotcliError, Interrupted, NoConclusionError
 from cotcli.stages import STAGES, StageDelta, StageEnd, StageEvent, StageStart
 
@@ -80,6 +81,11 @@ def score_record(score: AnswerScore, id: str | None) -> dict[str, Any]:
         "timing_ms": _timing(score.timing),
         "error": None,
     }
+
+
+def doctor_record(report: Report) -> dict[str, Any]:
+    """The record of `cotcli doctor`; all sizes in bytes."""
+    return {"schema_version": SCHEMA_VERSION, "ok": report.ok, **asdict(report)}
 
 
 def event_record(event: StageEvent, id: str | None) -> dict[str, Any]:

@@ -27,7 +27,7 @@ ERROR_CODES = (
 )
 
 
-def _object(description: str, **properties: Any) -> dict[str, Any]:
+def _object(description: str, /, **properties: Any) -> dict[str, Any]:
     """An open object whose stated properties are all required."""
     return {
         "description": description,
@@ -170,18 +170,104 @@ _EVENT = {
         _object("the last line", event={"const": "result"}, id=_ID, record=_ref("record")),
     ],
 }
+_BYTES = {"type": "integer", "minimum": 0}
+_ERROR_SIZE = {"description": "relative, in the Euclidean norm", "type": ["number", "null"], "minimum": 0}
+_SELF_TEST = _object(
+    "the bundled model on one device, against stored values; null where it failed before",
+    device=_STRING,
+    ok={"type": "boolean"},
+    states_error=_ERROR_SIZE,
+    logits_error=_ERROR_SIZE,
+    same_answer={"type": ["boolean", "null"]},
+    seconds={"type": "number", "minimum": 0},
+    problem=_TEXT_OR_NULL,
+)
+_DOCTOR = _object(
+    "what there is to run on and with, and whether it works; sizes in bytes",
+    schema_version=_VERSION,
+    ok={"type": "boolean"},
+    versions=_object(
+        "null for what cannot be loaded",
+        cotcli=_STRING,
+        python=_STRING,
+        platform=_STRING,
+        **dict.fromkeys(("llama_cpp_python", "llama_cpp", "ggml", "ggml_commit"), _TEXT_OR_NULL),
+    ),
+    cpu=_nullable(
+        _object(
+            "null where llama.cpp cannot be loaded",
+            name=_STRING,
+            features={"type": "array", "items": _STRING},
+            threads={"type": "integer", "minimum": 1},
+            total=_BYTES,
+            available=_BYTES,
+            limited_by={"enum": ["machine", "control group"]},
+        )
+    ),
+    devices={
+        "type": "array",
+        "items": _object(
+            "memory is 0 where the device does not tell; offload: layers go there unless told otherwise",
+            name=_STRING,
+            description=_STRING,
+            type={"enum": ["cpu", "gpu", "igpu", "accelerator", "meta"]},
+            backend=_STRING,
+            total=_BYTES,
+            free=_BYTES,
+            offload={"type": "boolean"},
+            self_test=_nullable(_SELF_TEST),
+        ),
+    },
+    models={
+        "type": "array",
+        "items": _object(
+            "one installed pair, as it would be loaded with nothing but its name",
+            name=_STRING,
+            quant=_STRING,
+            bytes=_BYTES,
+            files={"description": "against their checksums", "enum": ["ok", "differs", "not checked", "unknown"]},
+            gpu_layers={"description": "what --gpu-layers auto chooses", "type": ["integer", "null"], "minimum": 0},
+            all_layers={"type": ["integer", "null"], "minimum": 1},
+            notes={"type": "array", "items": _STRING},
+            memory={
+                "type": "array",
+                "items": _object(
+                    "in one place: what must be there, and what stays in mapped files",
+                    place=_STRING,
+                    resident=_BYTES,
+                    mapped=_BYTES,
+                ),
+            },
+        ),
+    },
+    caches={
+        "type": "array",
+        "items": _object(
+            "null: not there", name=_STRING, folder=_STRING, bytes={**_BYTES, "type": ["integer", "null"]}
+        ),
+    },
+    paths={"type": "array", "items": _object("a place", name=_STRING, path=_STRING, exists={"type": "boolean"})},
+    problems={
+        "type": "array",
+        "items": _object(
+            "what is wrong and the next step", message=_STRING, hint=_TEXT_OR_NULL, exit_code={"type": "integer"}
+        ),
+    },
+)
 
 
 KINDS = {
     "record": "an answer: a line of --json, and of `cotcli batch`",
     "score": "a line of `cotcli score --json`",
     "event": "a line of --stream-json",
+    "doctor": "what `cotcli doctor --json` prints",
 }
 """What stands alone on a line."""
 _DEFINITIONS: dict[str, dict[str, Any]] = {
     "record": {"title": "record", **_RECORD},
     "score": {"title": "score", **_SCORE},
     "event": {"title": "event", **_EVENT},
+    "doctor": {"title": "doctor", **_DOCTOR},
     "image": _IMAGE,
     "stages": _STAGES,
     "model": _MODEL,

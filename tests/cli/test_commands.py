@@ -20,7 +20,9 @@ def test_version() -> None:
     assert (done.code, done.out, done.err) == (0, f"cotcli {package.__version__}\n", "")
 
 
-@pytest.mark.parametrize("command", [[], ["ask"], ["batch"], ["score"], ["convert"], ["demo"], ["schema"], ["model"]])
+@pytest.mark.parametrize(
+    "command", [[], ["ask"], ["batch"], ["score"], ["convert"], ["demo"], ["doctor"], ["schema"], ["model"]]
+)
 def test_help_waits_for_no_library(command: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "cotcli", *command, "--help"],
@@ -39,9 +41,10 @@ def test_help_waits_for_no_library(command: list[str]) -> None:
 def test_schema() -> None:
     whole = json.loads(cotcli("schema").out)
     Draft202012Validator.check_schema(whole)
-    assert [part["$ref"] for part in whole["anyOf"]] == ["#/$defs/record", "#/$defs/score", "#/$defs/event"]
+    kinds = ("record", "score", "event", "doctor")
+    assert [part["$ref"] for part in whole["anyOf"]] == [f"#/$defs/{kind}" for kind in kinds]
     error = {"event": "delta", "id": None, "stage": "summary", "text": ""}
-    for kind in ("record", "score", "event"):
+    for kind in kinds:
         schema = json.loads(cotcli("schema", kind).out)
         Draft202012Validator.check_schema(schema)
         assert schema["title"] == f"cotcli {kind}"

@@ -1,0 +1,223 @@
+"""Which layers go on which device, and whether the memory is there for it; decided before anything is loaded.
+
+Asks the devices how much they have free. Says what it chose in words for the user, and prints nothing.
+
+    auto    as many layers as fit into what the devices have free, less a reserve on each; the vision tower and the
+            cross-attention layers are counted with the layers they go with
+    N, all  so many, or a refusal
+    host    what must be resident has to fit, or it is refused; if only the mapped weights do not, it runs from disk,
+            which is slow but right, and is said
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
+
+from cotcli.errors import ResourceError, UsageError
+from cotcli.memory import Demand, MemoryPlan, Pair, plan
+from cotcli.native import devices as native
+from cotcli.native.devices import DeviceInfo
+from cotcli.native.host_memory import HostMemory, host_memory
+
+GpuLayers: TypeAlias = int | Literal["auto", "all"]
+
+ALL = -1
+RESERVE = 2**30
+"""Bytes that auto leaves free on each device: for the driver's and the backend's own, which no plan can know, and for
+whatever else uses it. llama.cpp's own fitting leaves as much."""
+TINY_MODEL = 100e6  # bytes of both files' tensors; where such a one runs hardly matters
+_HOST_SHARE = 0.95  # of what is available: some of it is always spoken for by the time it is used
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the user says about devices.
+
+    Attributes:
+        gpu_layers: how many layers, the output matrix being one, from the last on; -1 or "all"; or "auto".
+        device: names of devices, separated by commas; "cpu" for none; None for those libllama would take.
+        require_gpu: refuse to run without any layer on a device.
+        check_memory: refuse what does not fit.
+
+    Raises:
+        UsageError: they contradict each other.
+    """
+
+    gpu_layers: GpuLayers = "auto"
+    device: str | None = None
+    require_gpu: bool = False
+    check_memory: bool = True
+
+    def __post_init__(self) -> None:
+        layers = self.gpu_layers
+        if layers not in ("auto", "all") and not (isinstance(layers, int) and -1 <= layers < 2**31):
+            raise UsageError(f"gpu_layers must be auto, all (-1) or a number, not {layers}")
+        if self.is_cpu and self.gpu_layers not in ("auto", 0):
+            raise UsageError("--device cpu puts no layers on a GPU", "Leave out --gpu-layers, or name another device")
+        if self.require_gpu and (self.is_cpu or self.gpu_layers == 0):
+            what = "--device cpu" if self.is_cpu else "--gpu-layers 0"
+            raise UsageError(f"--require-gpu and {what} exclude each other", "Leave out one of them")
+
+    @property
+    def is_cpu(self) -> bool:
+        return self.device is not None and self.device.strip().lower() == "cpu"
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What was decided.
+
+    Attributes:
+        devices: those for libllama to use, none when nothing is offloaded.
+        plan: what is taken where.
+        notes: what the user should know, a line each.
+    """
+
+    devices: tuple[DeviceInfo, ...]
+    plan: MemoryPlan
+    notes: tuple[str, ...] = ()
+
+    @property
+    def gpu_layers(self) -> int:
+        return self.plan.gpu_layers
+
+
+def place(pair: Pair, demand: Demand, choice: Choice) -> Placement:
+    """Decides for a model on this machine, now.
+
+    Raises:
+        UsageError: there is no device of that name.
+        ResourceError: it does not fit, or nothing would be offloaded though that is required.
+    """
+    usable = [] if choice.is_cpu or choice.gpu_layers == 0 else chosen_devices(choice.device)
+    return decide(pair, demand, choice, usable, host_memory())
+
+
+def chosen_devices(names: str | None) -> list[DeviceInfo]:
+    """The devices of these names, or those that libllama would take.
+
+    Raises:
+        UsageError: there is no such device; the hint lists those there are.
+    """
+    known = native.all_devices()
+    if names is None:
+        return native.offload_devices(known)
+    usable = {device.name.lower(): device for device in known if device.kind in (native.GPU, native.IGPU)}
+    chosen: dict[str, DeviceInfo] = {}
+    for name in (name.strip() for name in names.split(",")):
+        if name.lower() not in usable:
+            there = ", ".join(["cpu", *(device.name for device in usable.values())])
+            raise UsageError(f"there is no device {name}", f"There are: {there}; cotcli doctor tells more")
+        chosen[name.lower()] = usable[name.lower()]
+    return list(chosen.values())
+
+
+def decide(pair: Pair, demand: Demand, choice: Choice, devices: Sequence[DeviceInfo], host: HostMemory) -> Placement:
+    """As ``place``, from what is known of devices and memory."""
+    notes: list[str] = []
+    if choice.gpu_layers == "auto":
+        placed = largest_fit(pair, demand, devices)
+        notes += _auto_note(pair, demand, devices, placed)
+    else:
+        placed = plan(pair, demand, devices, ALL if choice.gpu_layers == "all" else choice.gpu_layers)
+        if choice.gpu_layers != 0 and not devices:
+            notes.append("there is no GPU to put layers on: everything runs on the CPU (cotcli doctor)")
+    if choice.require_gpu and placed.gpu_layers == 0:
+        raise ResourceError(
+            "nothing would run on a GPU" + (f": {notes[0]}" if devices and notes else ": none is usable"),
+            "To see what there is: cotcli doctor",
+        )
+    if choice.check_memory:
+        _check_devices(pair, demand, devices, placed)
+        _check_host(pair, demand, devices, placed, host)
+    missing = placed.host.total - host.available
+    if missing > 0:
+        notes.append(
+            f"the weights are read from disk again and again, which is slow: all would take "
+            f"{gigabytes(placed.host.total)} of memory and {gigabytes(host.available)} is free"
+        )
+    return Placement(tuple(device for device, _ in placed.devices), placed, tuple(notes))
+
+
+def largest_fit(pair: Pair, demand: Demand, devices: Sequence[DeviceInfo]) -> MemoryPlan:
+    """The plan with the most layers that fits the devices with the reserve left; none if not even one does."""
+    if devices:
+        for layers in range(pair.n_layers + 1, 0, -1):
+            candidate = plan(pair, demand, devices, layers)
+            if all(_fits(device, amounts.total + RESERVE) for device, amounts in candidate.devices):
+                return candidate
+    return plan(pair, demand, devices, 0)
+
+
+def _fits(device: DeviceInfo, need: int) -> bool:
+    return not device.known_memory or need <= device.free
+
+
+def _auto_note(pair: Pair, demand: Demand, devices: Sequence[DeviceInfo], placed: MemoryPlan) -> list[str]:
+    if not devices:
+        if pair.n_bytes < TINY_MODEL:
+            return []
+        return ["no GPU is in use, since llama-cpp-python finds none: everything runs on the CPU (cotcli doctor)"]
+    names = "+".join(device.name for device in devices)
+    layers = f"{placed.gpu_layers} of {placed.all_layers} layers"
+    if placed.gpu_layers == placed.all_layers:
+        return [f"all {placed.all_layers} layers on {names}, vision on {placed.vision_device}"]
+    wanted = plan(pair, demand, devices, placed.gpu_layers + 1 if placed.gpu_layers == 0 else ALL)
+    need = gigabytes(sum(amounts.total + RESERVE for _, amounts in wanted.devices))
+    free = gigabytes(sum(device.free for device in devices))
+    if placed.gpu_layers == 0:
+        return [f"everything runs on the CPU: one layer on {names} would take {need} and {free} is free there"]
+    return [f"{layers} on {names}, vision on {placed.vision_device}; all would take {need} and {free} is free there"]
+
+
+def _check_devices(pair: Pair, demand: Demand, devices: Sequence[DeviceInfo], placed: MemoryPlan) -> None:
+    for device, amounts in placed.devices:
+        if _fits(device, amounts.total):
+            continue
+        fit = largest_fit(pair, demand, devices).gpu_layers
+        what_fits = f"What fits: --gpu-layers {fit}, or auto, which finds that out"
+        raise ResourceError(
+            f"{placed.gpu_layers} layers take {gigabytes(amounts.total)} on {device.name} "
+            f"and {gigabytes(device.free)} is free there",
+            what_fits if fit else "Not even one layer fits with some reserve; for the CPU: --device cpu",
+        )
+
+
+def _check_host(
+    pair: Pair, demand: Demand, devices: Sequence[DeviceInfo], placed: MemoryPlan, host: HostMemory
+) -> None:
+    room = int(host.available * _HOST_SHARE)
+    if placed.host.resident <= room:
+        return
+    where = " in this control group" if host.limit != "machine" else ""
+    raise ResourceError(
+        f"the model needs {gigabytes(placed.host.resident)} of memory and {gigabytes(host.available)} is free{where}",
+        f"{_what_would_fit(pair, demand, devices, placed, room)}; to try all the same: --no-memory-check",
+    )
+
+
+def _what_would_fit(pair: Pair, demand: Demand, devices: Sequence[DeviceInfo], placed: MemoryPlan, room: int) -> str:
+    def fits(changed: Demand) -> bool:
+        return plan(pair, changed, devices, placed.gpu_layers).host.resident <= room
+
+    tokens = demand.cache_tokens // demand.sequences
+    fewer = demand.sequences // 2
+    while fewer:
+        if fits(replace(demand, sequences=fewer, cache_tokens=tokens * fewer)):
+            return f"It would fit with --parallel {fewer}"
+        fewer //= 2
+    shorter = tokens // 2
+    while shorter >= 256:
+        if fits(replace(demand, sequences=1, cache_tokens=shorter)):
+            return f"It would fit with --ctx {shorter}"
+        shorter //= 2
+    if devices and placed.gpu_layers < placed.all_layers:
+        return "It would fit with more --gpu-layers"
+    return "Take a smaller quantization (cotcli model ls), or free some memory"
+
+
+def gigabytes(size: float) -> str:
+    """For people: 10^9 bytes, or 10^6 below a tenth of that."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

@@ -1,0 +1,123 @@
+"""`cotcli doctor`'s report as text: tables as wide as they need to be, with what is longer wrapped below its row."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+
+from cotcli.doctor import DeviceReport, ModelReport, Report, Versions
+from cotcli.render.text import clean
+
+_LABEL = 13  # columns of the label before a line
+_INDENT = 2
+
+
+def report_text(report: Report, width: int) -> str:
+    """All of it, in lines of at most `width` columns unless a single word is longer."""
+    return "".join(f"{clean(line).rstrip()}\n" for line in _lines(report, max(width, 40)))
+
+
+def _lines(report: Report, width: int) -> Iterator[str]:
+    yield from _labelled("versions", _versions(report.versions), width)
+    cpu = report.cpu
+    if cpu is not None:
+        yield from _labelled("CPU", f"{cpu.name}, {cpu.threads} threads, {' '.join(cpu.features)}", width)
+        limit = "" if cpu.limited_by == "machine" else f", limited by a {cpu.limited_by}"
+        yield from _labelled("memory", f"{_size(cpu.available)} of {_size(cpu.total)} free{limit}", width)
+    if report.devices:
+        yield ""
+        yield from _table(
+            ("DEVICE", "TYPE", "FREE", "TOTAL", "SELF-TEST"),
+            [(_device_row(device), [_about_device(device)]) for device in report.devices],
+            width,
+        )
+    if report.models:
+        yield ""
+        yield from _table(
+            ("MODEL", "SIZE", "ON GPU", "MEMORY", "MAPPED", "FILES"),
+            [(_model_row(model), list(model.notes)) for model in report.models],
+            width,
+        )
+    yield ""
+    for cache in report.caches:
+        size = "none" if cache.bytes is None else _size(cache.bytes)
+        yield from _labelled(cache.name, f"{size}, {cache.folder}", width)
+    for place in report.paths:
+        yield from _labelled(place.name, place.path + ("" if place.exists else " (none)"), width)
+    yield ""
+    if not report.problems:
+        yield from _labelled("healthy", "all of it works", width)
+    for problem in report.problems:
+        yield from _labelled("problem", problem.message, width)
+        if problem.hint:
+            yield from _labelled("", problem.hint, width)
+
+
+def _versions(versions: Versions) -> str:
+    parts = [f"cotcli {versions.cotcli}", f"llama-cpp-python {versions.llama_cpp_python or 'not installed'}"]
+    if versions.llama_cpp is not None:
+        parts.append(f"llama.cpp {versions.llama_cpp}")
+        parts.append(f"ggml {versions.ggml} ({versions.ggml_commit})")
+    return ", ".join([*parts, f"Python {versions.python}", versions.platform])
+
+
+def _device_row(device: DeviceReport) -> tuple[str, ...]:
+    test = device.self_test
+    if test is None:
+        result = "-"
+    elif test.states_error is None or test.logits_error is None:
+        result = f"failed, {test.seconds:.1f} s"
+    else:
+        word = "ok" if test.ok else "failed"
+        result = f"{word}, off by {test.states_error:.0e} and {test.logits_error:.0e}, {test.seconds:.1f} s"
+    known = device.total > 0
+    return (
+        device.name,
+        device.type,
+        _size(device.free) if known else "-",
+        _size(device.total) if known else "-",
+        result,
+    )
+
+
+def _about_device(device: DeviceReport) -> str:
+    backend = f"{device.backend}: {device.description}"
+    return backend if device.offload or device.type == "cpu" else f"{backend}; used only if named: --device"
+
+
+def _model_row(model: ModelReport) -> tuple[str, ...]:
+    layers = "-" if model.gpu_layers is None else f"{model.gpu_layers}/{model.all_layers}"
+    resident = " + ".join(f"{_size(share.resident)} {share.place}" for share in model.memory) or "-"
+    mapped = _size(sum(share.mapped for share in model.memory)) if model.memory else "-"
+    return (f"{model.name}:{model.quant}", _size(model.bytes), layers, resident, mapped, model.files)
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[tuple[str, ...], list[str]]], width: int) -> Iterator[str]:
+    """Rows of cells, each with lines of prose below it; the last column is ragged."""
+    cells = [head, *(row for row, _ in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(head) - 1)]
+
+    def line(row: tuple[str, ...]) -> str:
+        return "  ".join([*(cell.ljust(size) for cell, size in zip(row, widths, strict=False)), row[-1]])
+
+    yield line(head)
+    for row, prose in rows:
+        yield line(row)
+        for text in prose:
+            yield from _wrapped(text, width, " " * _INDENT)
+
+
+def _labelled(label: str, text: str, width: int) -> Iterator[str]:
+    first, *rest = _wrapped(text, width, " " * _LABEL) or [""]
+    yield label.ljust(_LABEL) + first[_LABEL:]
+    yield from rest
+
+
+def _wrapped(text: str, width: int, indent: str) -> list[str]:
+    return textwrap.wrap(
+        text, width, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
