@@ -108,6 +108,8 @@ def chosen_devices(names: str | None) -> list[DeviceInfo]:
     chosen: dict[str, DeviceInfo] = {}
     for name in (name.strip() for name in names.split(",")):
         if name.lower() not in usable:
+            if name.lower() == "cpu":
+                raise UsageError("--device cpu stands alone", "Leave out either it or the others")
             there = ", ".join(["cpu", *(device.name for device in usable.values())])
             raise UsageError(f"there is no device {name}", f"There are: {there}; cotcli doctor tells more")
         chosen[name.lower()] = usable[name.lower()]

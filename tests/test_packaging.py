@@ -24,7 +24,7 @@ def test_the_wheel_is_complete(tmp_path: Path) -> None:
         archive.extractall(installed)
     bundled = {name for pair in specs()["demo"].files for name in (pair.language, pair.mmproj)}
     assert len(bundled) == 2
-    assert {"models.toml", "__main__.py", *(f"data/{name}" for name in bundled)} <= {
+    assert {"models.toml", "__main__.py", "data/selftest.npz", *(f"data/{name}" for name in bundled)} <= {
         path.relative_to(installed / "cotcli").as_posix() for path in installed.rglob("cotcli/**/*")
     }
     assert {path.name for path in installed.iterdir() if path.suffix != ".dist-info"} == {"cotcli", "convert"}

@@ -12,7 +12,7 @@ from importlib.metadata import version as package_version
 import llama_cpp
 
 from cotcli.errors import CotcliError
-from cotcli.native import ggml
+from cotcli.native import devices, ggml
 
 LLAMA_CPP_PYTHON = "0.3.36"
 GGML_VERSION = "0.25.3"
@@ -39,6 +39,18 @@ def _problem() -> str | None:
         t = ggml.fields(arena.view(a, (2, 5), offset=2))
         if list(t.ne) != [2, 5, 1, 1] or list(t.nb) != [2, 6, 30, 30] or t.view_src != a or t.view_offs != 2:
             return "the fields of ggml_tensor are not where they are expected"
+    devices.start()
+    cpu = devices.cpu()
+    if (cpu.name, cpu.kind, cpu.from_file, cpu.loads_mapped) != (
+        "CPU",
+        devices.CPU,
+        True,
+        True,
+    ) or cpu.free > cpu.total:
+        return "the fields of ggml_backend_dev_props are not where they are expected"
+    model = llama_cpp.llama_model_default_params()
+    if (model.devices, model.n_gpu_layers, model.split_mode, model.no_alloc) != (None, -1, 1, False):
+        return "llama_model_params has unexpected defaults"
     params = llama_cpp.llama_context_default_params()
     facts = (params.n_batch, params.n_ubatch, params.n_seq_max, params.type_k, params.type_v, params.offload_kqv)
     if facts != (2048, 512, 1, ggml.F16, ggml.F16, True):

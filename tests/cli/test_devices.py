@@ -22,7 +22,7 @@ QUESTION = "How many circles are there?"
         (["--device", "cpu", "--require-gpu"], ["--require-gpu and --device cpu exclude each other"]),
         (["--gpu-layers", "0", "--require-gpu"], ["--require-gpu and --gpu-layers 0 exclude each other"]),
         (["--device", "nosuch"], ["there is no device nosuch", "There are: cpu", "cotcli doctor"]),
-        (["--device", "cpu,nosuch"], ["there is no device cpu"]),
+        (["--device", "cpu,nosuch"], ["--device cpu stands alone"]),
         (["--kv-type", "q8_0"], ["--kv-type", "f16"]),
         (["--rpc", "localhost"], ["an RPC server is named HOST:PORT, not localhost"]),
         (["--rpc", "localhost:0"], ["HOST:PORT"]),
