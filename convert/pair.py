@@ -110,7 +110,7 @@ class DiskNeeds:
             shard = f", {size_text(self.shard)} of it for one shard at a time" if self.shard else ""
             raise ResourceError(
                 f"{folder} has {size_text(self.free)} free, the model needs {size_text(self.total)}{shard}",
-                "Free some disk, choose another folder with --out or a smaller --type",
+                "Free some disk, take a smaller --type, or another folder (convert --out, COTCLI_HOME)",
             )
 
 

@@ -155,11 +155,7 @@ def _by_name(text: str) -> ResolvedModel | None:
     if quant:
         pairs = [pair for pair in pairs if pair.quant.upper() == quant.upper()]
         if not pairs and (name in specs() or model_folder(name).is_dir()):
-            spec = specs().get(name) or ModelSpec(name)
-            raise ModelNotFoundError(
-                f"{name} is not installed as {quant}",
-                f"To install it: {how_to_install(spec, quant)}; or see cotcli model ls",
-            )
+            raise _not_installed(specs().get(name) or ModelSpec(name), quant.upper())
     if not pairs:
         return None
     if len(pairs) > 1 and pairs[0].quant != pairs[0].spec.default_quant:
@@ -172,11 +168,16 @@ def _unknown(text: str) -> ModelNotFoundError:
     spec = specs().get(text.partition(":")[0])
     if spec is None:
         return ModelNotFoundError(f"there is no model {text}", "To see what is installed: cotcli model ls")
-    hint = f"To install it: {how_to_install(spec)}"
+    return _not_installed(spec)
+
+
+def _not_installed(spec: ModelSpec, quant: str | None = None) -> ModelNotFoundError:
+    hint = f"To install it: {how_to_install(spec, quant)}"
     if not spec.files:
-        size = how_large(spec)
+        size = how_large(spec, quant)
         hint += f"{f' ({size})' if size else ''}. The bundled model runs now: cotcli demo"
-    return ModelNotFoundError(f"the model {spec.name} is not installed", hint)
+    named = f"{spec.name} is not installed as {quant}" if quant else f"the model {spec.name} is not installed"
+    return ModelNotFoundError(named, hint)
 
 
 def how_to_install(spec: ModelSpec, quant: str | None = None) -> str:

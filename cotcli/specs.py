@@ -45,6 +45,7 @@ _KEYS = {
     "default_quant": _TEXT,
     "download_bytes": _WHOLE,
     "sizes": _TABLE,
+    "working_bytes": _WHOLE,
     "sampling": _TABLE,
     "ready": _TABLES,
 }
@@ -108,6 +109,7 @@ class ModelSpec:
         default_quant: the pair to install, and to use where several are installed.
         download_bytes: of the checkpoint, about; None if it is not known.
         sizes: of an installed pair in bytes, by quantization, about.
+        working_bytes: what a loaded model takes in memory besides its weights, about; None if it is not known.
         files, ready: pairs inside the package, and pairs on the hub that need no conversion.
 
     Raises:
@@ -127,6 +129,7 @@ class ModelSpec:
     default_quant: str | None = None
     download_bytes: int | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
+    working_bytes: int | None = None
     sampling: Mapping[str, float] = field(default_factory=dict)
     files: tuple[BundledPair, ...] = ()
     ready: tuple[ReadyPair, ...] = ()
@@ -141,6 +144,11 @@ class ModelSpec:
     def params(self) -> GenerationParams:
         """The generation parameters to start from."""
         return GenerationParams(**self.sampling)  # type: ignore[arg-type]  # checked by _extend and by the class
+
+    @property
+    def memory_bytes(self) -> dict[str, int]:
+        """What it takes in memory on a CPU, by quantization, about: 4096 tokens, a picture of all tiles."""
+        return {quant: size + self.working_bytes for quant, size in self.sizes.items()} if self.working_bytes else {}
 
     def ready_as(self, quant: str) -> ReadyPair | None:
         """The pair of that quantization on the hub, if there is one."""

@@ -58,7 +58,10 @@ def test_installed_by_name(empty_home: Path) -> None:
     assert registry.resolve("llava-cot:q8_0").language == q8
     with pytest.raises(ModelNotFoundError, match="llava-cot is not installed as F16") as caught:
         registry.resolve("llava-cot:F16")
-    assert str(caught.value.hint).startswith("To install it: cotcli model pull llava-cot:F16")
+    assert caught.value.hint == (
+        "To install it: cotcli model pull llava-cot:F16 (42.7 GB to download, 21.5 GB on disk). "
+        "The bundled model runs now: cotcli demo"
+    )
     assert [pair.language for pair in registry.installed() if pair.spec.name == "llava-cot"] == [q4, q8]
 
 

@@ -70,6 +70,7 @@ def show_model(
         "revision": spec.revision,
         "download_bytes": spec.download_bytes,
         "sizes": dict(spec.sizes),
+        "memory_bytes": spec.memory_bytes,
         "stage_format": spec.stage_format,
         "bos_count": spec.bos_count,
         "sampling": {"temperature": params.temperature, "top_p": params.top_p, "max_tokens": params.max_tokens},
@@ -82,7 +83,8 @@ def show_model(
         )
         return
     about["download_bytes"] = size_text(spec.download_bytes) if spec.download_bytes else None
-    about["sizes"] = {quant: size_text(size) for quant, size in spec.sizes.items()}
+    for key in ("sizes", "memory_bytes"):
+        about[key] = {quant: size_text(size) for quant, size in about[key].items()}
     rows = [(key.removesuffix("_bytes"), _text(value)) for key, value in about.items() if value not in (None, "", {})]
     for pair, need in zip(pairs, memory, strict=True):
         rows += [(pair.quant, f"{size_text(pair.size)}, {pair.language}"), ("", f"with {pair.mmproj}")]
