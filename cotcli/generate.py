@@ -26,9 +26,9 @@ from cotcli.pictures import EncodedImage, Picture, Pictures
 from cotcli.placement import GpuLayers
 from cotcli.prompt import build_prompt
 from cotcli.registry import ResolvedModel, resolve
+from cotcli.scheduler import RequestOutput, Scheduler, Writing
 from cotcli.scoring import score_tokens
 from cotcli.stages import StageEvent
-from cotcli.together import Item, Together, Writing
 from cotcli.writer import AnswerWriter, Progress
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ class Reasoner:
             ResourceError: the question does not fit the context, or memory ran out.
         """
         params = replace(params or self.defaults, **overrides)
-        yield from self._together([Request(image, question, params)], 1, _item_or_raise)
+        yield from self._schedule([Request(image, question, params)], 1, _item_or_raise)
 
     def stream_all(
         self, requests: Iterable[Request], parallel: int = 1
@@ -190,17 +190,17 @@ class Reasoner:
         if not 1 <= parallel <= most:
             hint = f"Load the model with more sequences: cotcli.load(..., max_sequences={parallel})"
             raise UsageError(f"parallel must be 1 to {most}, not {parallel}", hint if parallel > most else None)
-        return self._together(requests, parallel, lambda request, item: (request, item))
+        return self._schedule(requests, parallel, lambda request, item: (request, item))
 
-    def _together(
-        self, requests: Iterable[Request], parallel: int, give: Callable[[Request, Item], T]
+    def _schedule(
+        self, requests: Iterable[Request], parallel: int, give: Callable[[Request, RequestOutput], T]
     ) -> Generator[T, None, None]:
         def start(wait: bool) -> tuple[Request, Writing] | None:
             taken = ahead.take(wait=wait)
             return None if taken is None else (taken[0], self._answer(*taken))
 
         with closing(LookAhead(requests, self._pictures.read)) as ahead:
-            yield from Together(self.engine, start, give, parallel).run()
+            yield from Scheduler(self.engine, start, give, parallel).run()
 
     def _answer(self, request: Request, picture: Future[Picture | None]) -> Writing:
         """One answer, top to bottom; it stands still at each ``Decode`` until the engine has decoded those tokens."""
@@ -310,7 +310,7 @@ class Reasoner:
         self.close()
 
 
-def _item_or_raise(request: Request, item: Item) -> StageEvent | Answer:
+def _item_or_raise(request: Request, item: RequestOutput) -> StageEvent | Answer:
     if isinstance(item, CotcliError):
         raise item
     return item

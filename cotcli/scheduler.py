@@ -1,4 +1,4 @@
-"""Several answers written at once: every pass of the engine takes the tokens that all of them wait for.
+"""Continuous batching: several answers at once, and every pass of the engine takes the tokens that all wait for.
 
 Knows generators that ask for tokens to be decoded. Knows nothing of pictures, prompts or stages.
 """
@@ -21,7 +21,7 @@ K = TypeVar("K")
 T = TypeVar("T")
 Writing: TypeAlias = Generator[StageEvent | Answer | Decode, None, None]
 """An answer in the making: events, the tokens to decode in between, and the ``Answer`` at last."""
-Item: TypeAlias = StageEvent | Answer | CotcliError
+RequestOutput: TypeAlias = StageEvent | Answer | CotcliError
 
 
 @dataclass(eq=False)
@@ -33,7 +33,7 @@ class _Running(Generic[K]):
     """What is still to be decoded before the writing can go on."""
 
 
-class Together(Generic[K, T]):
+class Scheduler(Generic[K, T]):
     """Writes answers until there are no more to start.
 
     Args:
@@ -47,12 +47,12 @@ class Together(Generic[K, T]):
         self,
         engine: Engine,
         start: Callable[[bool], tuple[K, Writing] | None],
-        give: Callable[[K, Item], T],
+        give: Callable[[K, RequestOutput], T],
         parallel: int,
     ) -> None:
         self._engine, self._start, self._give, self._parallel = engine, start, give, parallel
         self._running: list[_Running[K]] = []
-        self._items: deque[tuple[K, Item]] = deque()
+        self._outputs: deque[tuple[K, RequestOutput]] = deque()
         self._interrupted = False
 
     def run(self) -> Generator[T, None, None]:
@@ -79,8 +79,8 @@ class Together(Generic[K, T]):
                 task.writing.close()
 
     def _given(self) -> Iterator[T]:
-        while self._items:
-            yield self._give(*self._items.popleft())
+        while self._outputs:
+            yield self._give(*self._outputs.popleft())
 
     def _start_next(self) -> bool:
         started = self._start(not self._running)
@@ -126,7 +126,7 @@ class Together(Generic[K, T]):
         try:
             item = next(task.writing) if error is None else task.writing.throw(error)
             while not isinstance(item, Decode):
-                self._items.append((task.key, item))
+                self._outputs.append((task.key, item))
                 self._interrupted |= isinstance(item, Answer) and item.finish_reason == "interrupted"
                 item = next(task.writing)
             task.sequence, task.ahead = item
@@ -134,9 +134,9 @@ class Together(Generic[K, T]):
         except StopIteration:
             pass
         except CotcliError as failure:
-            self._items.append((task.key, failure))
+            self._outputs.append((task.key, failure))
         except MemoryError:
-            self._items.append((task.key, ResourceError("out of memory", "Try a smaller quantization or --ctx")))
+            self._outputs.append((task.key, ResourceError("out of memory", "Try a smaller quantization or --ctx")))
         self._running.remove(task)
 
     def _interrupt(self) -> None:
