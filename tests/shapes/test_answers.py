@@ -256,11 +256,13 @@ GOOD = "<SUMMARY>a</SUMMARY>\n\n<CAPTION>b</CAPTION>\n\n<REASONING>c 3</REASONIN
         (GOOD.replace("\n\n", " and ", 1), True, False),
         (GOOD.replace("c 3", "<CAPTION>c"), True, False),
         (GOOD.replace("CAPTION", "X").replace("SUMMARY", "CAPTION").replace("X", "SUMMARY"), True, False),
+        (GOOD + "\n\n<CONCLUSION>3</CONCLUSION>", False, False),
+        ("<CONCLUSION>3</CONCLUSION>\n\n" + GOOD, True, False),
         (GOOD.removesuffix("</CONCLUSION>"), False, False),
         ("2", False, False),
     ],
 )
-def test_judge_reads_the_conclusion_only(answer: str, correct: bool, well_formed: bool) -> None:
+def test_judge_reads_the_last_conclusion_only(answer: str, correct: bool, well_formed: bool) -> None:
     verdict = judge(answer, ASKED)
     assert (verdict.correct, verdict.well_formed) == (correct, well_formed)
 
