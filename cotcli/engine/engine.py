@@ -36,7 +36,7 @@ from cotcli.mllama.vision import VisionTower
 from cotcli.mllama.weights import WeightFile
 from cotcli.native import ggml, interrupt
 from cotcli.native.cpu import available_threads
-from cotcli.native.llama import KV_TYPES, Batch, LlamaContext, LlamaModel
+from cotcli.native.llama import KV_TYPES, LlamaBatch, LlamaContext, LlamaModel
 from cotcli.placement import TINY_MODEL, place
 
 T = TypeVar("T")
@@ -142,8 +142,8 @@ class Engine:
             )
         )
         self._open.append(self._hook.close)
-        self._token_batch = self._own(Batch(self.ubatch))
-        self._embedding_batch = self._own(Batch(options.max_sequences, text.hidden_size))
+        self._token_batch = self._own(LlamaBatch(self.ubatch))
+        self._embedding_batch = self._own(LlamaBatch(options.max_sequences, text.hidden_size))
         self._image_embedding = self._file.array("mm.image_token_embd.weight")
         self._free_ids = list(range(options.max_sequences - 1, -1, -1))
         self._sequences: set[TokenSequence] = set()

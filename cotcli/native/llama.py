@@ -221,7 +221,7 @@ class LlamaContext(ggml.Handle):
         """Graphs taken over from the pass before, since the context was made."""
         return int(llama_cpp.llama_perf_context(self.handle).n_reused)
 
-    def decode(self, batch: Batch) -> None:
+    def decode(self, batch: LlamaBatch) -> None:
         """``llama_decode`` of one batch of at most n_ubatch tokens.
 
         Raises:
@@ -251,7 +251,7 @@ class LlamaContext(ggml.Handle):
         llama_cpp.llama_memory_seq_cp(self._memory, source, target, start, end)
 
 
-class Batch(ggml.Handle):
+class LlamaBatch(ggml.Handle):
     """Owns a ``llama_batch`` of tokens, or of embeddings when ``n_embd`` is given."""
 
     def __init__(self, capacity: int, n_embd: int = 0) -> None:
