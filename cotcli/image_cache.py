@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from cotcli.image.limits import printable
+from cotcli.printable import printable
 from cotcli.specs import cache_home
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from pathlib import Path, PurePath
 
 from cotcli.batch.items import Item, distinct, id_of
 from cotcli.errors import ImageError, UsageError
-from cotcli.image.limits import printable
 from cotcli.image.sources import STDIN, expand_sources, is_url
+from cotcli.printable import printable
 
 # fmt: off
 EXTENSIONS = (

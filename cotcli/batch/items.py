@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cotcli.errors import ImageError, UsageError
-from cotcli.image.limits import ImageLimits, printable
+from cotcli.image.limits import ImageLimits
 from cotcli.image.sources import is_url, name_of, read_source
+from cotcli.printable import printable
 
 
 @dataclass(frozen=True)

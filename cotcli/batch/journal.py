@@ -20,8 +20,8 @@ from typing import Any, BinaryIO, NamedTuple
 from filelock import FileLock, Timeout
 
 from cotcli.errors import ResourceError, UsageError
-from cotcli.image.limits import printable
 from cotcli.native.interrupt import deferred
+from cotcli.printable import printable
 
 Record = dict[str, Any]
 Check = Callable[[Record], None]

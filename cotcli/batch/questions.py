@@ -17,8 +17,8 @@ from typing import Any
 from cotcli.answer import GenerationParams
 from cotcli.batch.items import Item, distinct, id_of
 from cotcli.errors import UsageError
-from cotcli.image.limits import printable
 from cotcli.image.sources import is_url
+from cotcli.printable import printable
 
 _FORMS = ".jsonl, .ndjson, .csv or .tsv"
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}

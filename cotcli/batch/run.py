@@ -22,9 +22,9 @@ from cotcli.batch.journal import Entry, Journal, Record, cannot_write, read_entr
 from cotcli.batch.settings import Settings
 from cotcli.batch.table import SUFFIXES, check_suffix, write_table
 from cotcli.errors import CotcliError, UsageError
-from cotcli.image.limits import printable
 from cotcli.lookahead import Request
 from cotcli.native.interrupt import deferred
+from cotcli.printable import printable
 from cotcli.render.record import answer_record, error_record
 from cotcli.stages import StageEvent
 

@@ -12,7 +12,7 @@ from typing import Any
 from cotcli.answer import GenerationParams, ModelInfo
 from cotcli.batch.items import Item
 from cotcli.errors import UsageError
-from cotcli.image.limits import printable
+from cotcli.printable import printable
 from cotcli.render.record import params_record
 
 _LABELS = {"name": "model", "quant": "quantization", "sha256": "model file (SHA-256)", "stage_format": "stage format"}

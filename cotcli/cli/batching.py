@@ -19,7 +19,7 @@ from cotcli.cli.answering import LoadOptions, loaded
 from cotcli.cli.output import OutputOptions, make_console, make_progress, stderr_can_redraw
 from cotcli.cli.run import note
 from cotcli.errors import ITEMS_FAILED, Interrupted, UsageError
-from cotcli.image.limits import printable
+from cotcli.printable import printable
 from cotcli.render.batch_progress import BatchProgress
 from cotcli.stages import StageEvent
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cotcli.errors import ImageError
-from cotcli.image.limits import printable
+from cotcli.printable import printable
 
 if TYPE_CHECKING:
     from PIL.Image import Image

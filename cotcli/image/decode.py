@@ -20,9 +20,10 @@ from cotcli.errors import ImageError
 from cotcli.image.clipboard import CLIPBOARD, from_clipboard
 from cotcli.image.formats import READABLE, format_of
 from cotcli.image.jpeg_scans import with_more_data
-from cotcli.image.limits import ImageLimits, printable
+from cotcli.image.limits import ImageLimits
 from cotcli.image.png_rows import has_all_rows, has_damaged_data, is_interlaced
 from cotcli.image.sources import STDIN, name_of, read_source
+from cotcli.printable import printable
 from cotcli.stderr import silenced
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
 from cotcli import __version__
 from cotcli.errors import ImageError
-from cotcli.image.limits import ImageLimits, printable
+from cotcli.image.limits import ImageLimits
+from cotcli.printable import printable
 
 _CHUNK = 1 << 16
 _REDIRECTS = (301, 302, 303, 307, 308)

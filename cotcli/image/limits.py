@@ -1,13 +1,8 @@
-"""How much a picture may cost, and how a source is named in errors.
-
-Knows nothing of formats, files or the network.
-"""
+"""How much a picture may cost. Knows nothing of formats, files or the network."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-_LONGEST_NAME = 120
 
 
 @dataclass(frozen=True)
@@ -27,13 +22,3 @@ class ImageLimits:
     timeout_s: float = 30.0
     """Whole time for an http(s) URL, redirects and name look-up included."""
     max_redirects: int = 5
-
-
-def printable(source: str) -> str:
-    """A source as one short line without control characters, for messages.
-
-    File names may hold newlines and escape sequences, and a data: URL may be megabytes long.
-    """
-    if len(source) > _LONGEST_NAME:
-        source = f"{source[:80]}…{source[-20:]}"
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in source)

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from typing import IO
 
 from cotcli.errors import ImageError
-from cotcli.image.limits import ImageLimits, printable
+from cotcli.image.limits import ImageLimits
+from cotcli.printable import printable
 
 STDIN = "-"
 _URL = re.compile(r"(https?|data|file):|clipboard:$", re.IGNORECASE)
