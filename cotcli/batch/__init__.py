@@ -3,7 +3,7 @@
     items      what is asked, and its id
     folders    paths, globs, folders, URLs, lists of them -> items
     questions  JSON Lines, CSV, TSV -> items
-    settings   what all records of one file have in common
+    run_config what all records of one file have in common
     journal    the file of records
     run        items without a record -> answers -> records
     table      records -> CSV, Parquet
@@ -30,7 +30,7 @@ from cotcli.batch.folders import NameFilter, from_list, from_paths
 from cotcli.batch.items import Item
 from cotcli.batch.questions import from_questions
 from cotcli.batch.run import Batch, BatchOptions, Summary
-from cotcli.batch.settings import Settings
+from cotcli.batch.run_config import RunConfig
 
 if TYPE_CHECKING:
     from cotcli.generate import Reasoner
@@ -40,7 +40,7 @@ __all__ = [
     "BatchOptions",
     "Item",
     "NameFilter",
-    "Settings",
+    "RunConfig",
     "Summary",
     "ask_all",
     "from_list",
@@ -72,6 +72,6 @@ def ask_all(
         ResourceError: it cannot be written, or another process is writing it.
         KeyboardInterrupt: Ctrl-C. What had been answered is in the file.
     """
-    settings = Settings.of(model.info, params or model.defaults)
+    settings = RunConfig.of(model.info, params or model.defaults)
     with Batch(items, settings, BatchOptions(None if output is None else Path(output), **options)) as batch:
         return batch.run(model, on_record)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from cotcli.answer import Answer
 from cotcli.batch.items import Item
 from cotcli.batch.journal import Entry, Journal, Record, cannot_write, read_entries, refuse_place, rename, whole_file
-from cotcli.batch.settings import Settings
+from cotcli.batch.run_config import RunConfig
 from cotcli.batch.table import SUFFIXES, check_suffix, write_table
 from cotcli.errors import CotcliError, UsageError
 from cotcli.lookahead import Request
@@ -131,7 +131,7 @@ class Batch:
     def __init__(
         self,
         items: Sequence[Item],
-        settings: Settings,
+        settings: RunConfig,
         options: BatchOptions = BatchOptions(),
         *,
         dry_run: bool = False,
@@ -198,7 +198,7 @@ class Batch:
             UsageError: the file was made with another model; or choices or a schema that no grammar can be made of.
             ResourceError: the disk is full or failing. What is in the file is whole.
         """
-        loaded = Settings.of(model.info, self._settings.params)
+        loaded = RunConfig.of(model.info, self._settings.params)
         for recorded in self._models.values():
             loaded.check({"model": recorded}, None, self._shown)
         if self._journal is not None:

@@ -14,7 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cotcli.answer import GenerationParams
-from cotcli.batch import Batch, BatchOptions, Item, NameFilter, Settings, Summary, from_list, from_paths, from_questions
+from cotcli.batch import (
+    Batch,
+    BatchOptions,
+    Item,
+    NameFilter,
+    RunConfig,
+    Summary,
+    from_list,
+    from_paths,
+    from_questions,
+)
 from cotcli.cli.answering import LoadOptions, loaded
 from cotcli.cli.output import OutputOptions, make_console, make_progress, stderr_can_redraw
 from cotcli.cli.run import note
@@ -113,7 +123,7 @@ def run_batch(job: BatchJob) -> int:
         return 0 if batch.summary.ok else ITEMS_FAILED
 
 
-def _settings(job: BatchJob) -> Settings:
+def _settings(job: BatchJob) -> RunConfig:
     """What is known of the model before it is loaded: all but its quantization, which its file knows best."""
     model = _resolved(job.load)
     about = {
@@ -122,7 +132,7 @@ def _settings(job: BatchJob) -> Settings:
         "sha256": model.sha256,
         "stage_format": job.load.stage_format or model.spec.stage_format,
     }
-    return Settings(about, replace(model.spec.params, **job.params), job.sources.question)
+    return RunConfig(about, replace(model.spec.params, **job.params), job.sources.question)
 
 
 def _resolved(load: LoadOptions) -> ResolvedModel:

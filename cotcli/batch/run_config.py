@@ -19,7 +19,7 @@ _LABELS = {"name": "model", "quant": "quantization", "sha256": "model file (SHA-
 
 
 @dataclass(frozen=True)
-class Settings:
+class RunConfig:
     """What is asked with.
 
     Attributes:
@@ -33,7 +33,7 @@ class Settings:
     question: str | None = None
 
     @classmethod
-    def of(cls, info: ModelInfo, params: GenerationParams, question: str | None = None) -> Settings:
+    def of(cls, info: ModelInfo, params: GenerationParams, question: str | None = None) -> RunConfig:
         """Those of a model that is loaded."""
         model = {"name": info.name, "quant": info.quant, "sha256": info.sha256, "stage_format": info.stage_format}
         return cls(model, params, question)
