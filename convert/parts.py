@@ -70,7 +70,7 @@ def begins_as_planned(path: Path, plan: FilePlan) -> bool:
     """Whether a file in the making belongs to this plan."""
     try:
         with path.open("rb") as file:
-            return file.read(len(plan.front)) == plan.front
+            return plan.is_front(file.read(len(plan.front)))
     except OSError:
         return False
 

@@ -104,6 +104,11 @@ class FilePlan:
         assert self.front.count(field) == 1
         return self.front.index(field) + len(field) - len(_NO_ID)
 
+    def is_front(self, data: bytes) -> bool:
+        """Whether that is ``front``, with any pair id or none yet."""
+        begin, end = self.pair_id_offset, self.pair_id_offset + len(_NO_ID)
+        return data[:begin] == self.front[:begin] and data[end:] == self.front[end:]
+
     @property
     def file_bytes(self) -> int:
         """The size of the whole file."""

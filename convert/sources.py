@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Protocol
 
@@ -114,7 +115,7 @@ def fetched(
     """
     ahead: _Fetch | None = None
     try:
-        for shard, following in zip(shards, [*shards[1:], None], strict=True):
+        for shard, following in zip_longest(shards, shards[1:]):
             path = ahead.result() if ahead is not None else source.fetch(shard, into)
             ahead = None
             if following is not None and room(source.missing(following, into)):

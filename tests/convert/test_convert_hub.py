@@ -15,6 +15,7 @@ import pytest
 from huggingface_hub import hf_hub_download
 
 from convert import Repository, convert, survey
+from convert import pair as pair_module
 from cotcli import hub as hub_module
 from cotcli.errors import CheckpointError, HubError, UsageError
 from cotcli.install import read_record
@@ -152,6 +153,24 @@ def test_a_hub_that_fails_for_good_keeps_what_is_done(serving: Hub, expected: di
     convert(Repository(REPO), tmp_path / "out", "q8_0")
     assert_installed(tmp_path / "out", expected)
     assert serving.fetched == SHARDS[2:]
+
+
+def test_ended_between_the_last_shard_and_installing(
+    serving: Hub, expected: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hashing the result of a large model takes a while."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pair_module, "file_record", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            convert(Repository(REPO), tmp_path / "out", "q8_0")
+    assert listing(tmp_path / "out") == [PULL] and serving.fetched == SHARDS
+    convert(Repository(REPO), tmp_path / "out", "q8_0")
+    assert_installed(tmp_path / "out", expected)
+    assert serving.fetched == SHARDS, "nothing is fetched again"
 
 
 def test_what_was_begun_with_is_ended_with(serving: Hub, expected: dict[str, bytes], tmp_path: Path) -> None:
