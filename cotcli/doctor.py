@@ -300,10 +300,9 @@ def _model(pair: ResolvedModel, verify: bool, on_step: Callable[[str], None], pr
 
 def _compare(pair: ResolvedModel, verify: bool, on_step: Callable[[str], None]) -> str:
     """The pair's files against their checksums; large files only if that is asked for."""
-    from cotcli.selftest import sha256_of
+    from cotcli.install import file_record
 
-    bundled = next((files for files in pair.spec.files if files.language_sha256 == pair.sha256), None)
-    expected = {pair.language: pair.sha256, pair.mmproj: bundled.mmproj_sha256 if bundled else None}
+    expected = {pair.language: pair.sha256, pair.mmproj: pair.mmproj_sha256}
     known = {path: digest for path, digest in expected.items() if digest}
     if not known:
         return UNKNOWN
@@ -312,7 +311,7 @@ def _compare(pair: ResolvedModel, verify: bool, on_step: Callable[[str], None]) 
     for path, digest in known.items():
         on_step(f"Reading {path.name}")
         try:
-            if sha256_of(path) != digest:
+            if file_record(path).sha256 != digest:
                 return DIFFERS
         except OSError as error:
             raise ModelError(f"{path} cannot be read: {error.strerror or error}", _again(pair)) from error
@@ -320,9 +319,9 @@ def _compare(pair: ResolvedModel, verify: bool, on_step: Callable[[str], None]) 
 
 
 def _again(pair: ResolvedModel) -> str:
-    from cotcli.registry import how_to_install
+    from cotcli.registry import how_to_install_again
 
-    return f"To install it again: {how_to_install(pair.spec)}"
+    return f"To install it again: {how_to_install_again(pair.spec, pair.quant)}"
 
 
 def _size(pair: ResolvedModel) -> int:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from cotcli.errors import ResourceError, UsageError
+from cotcli.install import size_text
 from cotcli.memory import Demand, MemoryPlan, Pair, plan
 from cotcli.native import devices as native
 from cotcli.native.devices import DeviceInfo
@@ -138,7 +139,7 @@ def decide(pair: Pair, demand: Demand, choice: Choice, devices: Sequence[DeviceI
     if missing > 0:
         notes.append(
             f"the weights are read from disk again and again, which is slow: all would take "
-            f"{gigabytes(placed.host.total)} of memory and {gigabytes(host.available)} is free"
+            f"{size_text(placed.host.total)} of memory and {size_text(host.available)} is free"
         )
     return Placement(tuple(device for device, _ in placed.devices), placed, tuple(notes))
 
@@ -167,8 +168,8 @@ def _auto_note(pair: Pair, demand: Demand, devices: Sequence[DeviceInfo], placed
     if placed.gpu_layers == placed.all_layers:
         return [f"all {placed.all_layers} layers on {names}, vision on {placed.vision_device}"]
     wanted = plan(pair, demand, devices, placed.gpu_layers + 1 if placed.gpu_layers == 0 else ALL)
-    need = gigabytes(sum(amounts.total + RESERVE for _, amounts in wanted.devices))
-    free = gigabytes(sum(device.free for device in devices))
+    need = size_text(sum(amounts.total + RESERVE for _, amounts in wanted.devices))
+    free = size_text(sum(device.free for device in devices))
     if placed.gpu_layers == 0:
         return [f"everything runs on the CPU: one layer on {names} would take {need} and {free} is free there"]
     return [f"{layers} on {names}, vision on {placed.vision_device}; all would take {need} and {free} is free there"]
@@ -181,8 +182,8 @@ def _check_devices(pair: Pair, demand: Demand, devices: Sequence[DeviceInfo], pl
         fit = largest_fit(pair, demand, devices).gpu_layers
         what_fits = f"What fits: --gpu-layers {fit}, or auto, which finds that out"
         raise ResourceError(
-            f"{placed.gpu_layers} layers take {gigabytes(amounts.total)} on {device.name} "
-            f"and {gigabytes(device.free)} is free there",
+            f"{placed.gpu_layers} layers take {size_text(amounts.total)} on {device.name} "
+            f"and {size_text(device.free)} is free there",
             what_fits if fit else "Not even one layer fits with some reserve; for the CPU: --device cpu",
         )
 
@@ -195,7 +196,7 @@ def _check_host(
         return
     where = " in this control group" if host.limit != "machine" else ""
     raise ResourceError(
-        f"the model needs {gigabytes(placed.host.resident)} of memory and {gigabytes(host.available)} is free{where}",
+        f"the model needs {size_text(placed.host.resident)} of memory and {size_text(host.available)} is free{where}",
         f"{_what_would_fit(pair, demand, devices, placed, room)}; to try all the same: --no-memory-check",
     )
 
@@ -218,8 +219,3 @@ def _what_would_fit(pair: Pair, demand: Demand, devices: Sequence[DeviceInfo], p
     if devices and placed.gpu_layers < placed.all_layers:
         return "It would fit with more --gpu-layers"
     return "Take a smaller quantization (cotcli model ls), or free some memory"
-
-
-def gigabytes(size: float) -> str:
-    """For people: 10^9 bytes, or 10^6 below a tenth of that."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

@@ -189,6 +189,11 @@ def how_to_install(spec: ModelSpec, quant: str | None = None) -> str:
     return f"cotcli model pull {spec.name}{f':{quant}' if quant else ''}"
 
 
+def how_to_install_again(spec: ModelSpec, quant: str) -> str:
+    """The command that replaces what is installed."""
+    return how_to_install(spec) if spec.files else f"{how_to_install(spec, quant)} --force"
+
+
 def how_large(spec: ModelSpec, quant: str | None = None) -> str:
     """What installing a model takes, in words; empty if it is not known."""
     quant = quant or spec.default_quant or ""

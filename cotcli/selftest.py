@@ -12,7 +12,6 @@ list must be the same to the last token; the picture was chosen so that each of 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import subprocess
 import sys
@@ -28,6 +27,7 @@ import numpy.typing as npt
 from cotcli.engine import Engine, EngineOptions
 from cotcli.errors import CotcliError, ModelError
 from cotcli.image import prepare_image
+from cotcli.install import file_record
 from cotcli.native.devices import add_rpc_server
 from cotcli.placement import ALL
 from cotcli.registry import ResolvedModel, resolve
@@ -129,18 +129,9 @@ def check_files() -> tuple[ResolvedModel, dict[str, npt.NDArray[Any]]]:
     """
     model, golden = resolve(_MODEL), read_golden()
     for path, expected in zip((model.language, model.mmproj), golden["sha256"].tolist(), strict=True):
-        if sha256_of(path) != expected:
+        if file_record(path).sha256 != expected:
             raise ModelError(f"{path} is not the file that the stored logits are for", _REINSTALL)
     return model, golden
-
-
-def sha256_of(path: Path) -> str:
-    """Of a file's content, in hexadecimal."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def _compute(model: ResolvedModel, golden: dict[str, npt.NDArray[Any]], device: str) -> tuple[float, float, list[int]]:

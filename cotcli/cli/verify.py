@@ -12,7 +12,7 @@ from cotcli.cli.run import say
 from cotcli.cli.transfer import Bars, make_bars
 from cotcli.errors import ModelError
 from cotcli.install import file_record, mmproj_beside, read_record
-from cotcli.registry import ResolvedModel, how_to_install, installed, resolve, traces
+from cotcli.registry import ResolvedModel, how_to_install_again, installed, resolve, traces
 from cotcli.specs import ModelSpec, specs
 
 
@@ -62,7 +62,8 @@ def verify(name: str | None, *, json: bool, quiet: bool) -> int:
     if not broken:
         return 0
     error = ModelError(
-        f"{', '.join(f'{check.spec.name}:{check.quant}' for check in broken)} cannot be relied on", _remedy(broken[0])
+        f"{', '.join(f'{check.spec.name}:{check.quant}' for check in broken)} cannot be relied on",
+        f"Install it again: {how_to_install_again(broken[0].spec, broken[0].quant)}",
     )
     say(error)
     return error.exit_code
@@ -123,10 +124,3 @@ def _compare_record(check: _Check, target: ResolvedModel) -> None:
     if record is not None:
         size = target.language.stat().st_size
         check.problems.append(f"{target.language.name} has {size} bytes instead of {record.language.bytes}")
-
-
-def _remedy(check: _Check) -> str:
-    spec = check.spec
-    if spec.files:
-        return f"Install it again: {how_to_install(spec)}"
-    return f"Install it again: {how_to_install(spec, check.quant)} --force"

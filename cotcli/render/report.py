@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 from cotcli.doctor import DeviceReport, ModelReport, Report, Versions
+from cotcli.install import size_text
 from cotcli.render.text import clean
 
 _LABEL = 13  # columns of the label before a line
@@ -23,7 +24,7 @@ def _lines(report: Report, width: int) -> Iterator[str]:
     if cpu is not None:
         yield from _labelled("CPU", f"{cpu.name}, {cpu.threads} threads, {' '.join(cpu.features)}", width)
         limit = "" if cpu.limited_by == "machine" else f", limited by a {cpu.limited_by}"
-        yield from _labelled("memory", f"{_size(cpu.available)} of {_size(cpu.total)} free{limit}", width)
+        yield from _labelled("memory", f"{size_text(cpu.available)} of {size_text(cpu.total)} free{limit}", width)
     if report.devices:
         yield ""
         yield from _table(
@@ -40,7 +41,7 @@ def _lines(report: Report, width: int) -> Iterator[str]:
         )
     yield ""
     for cache in report.caches:
-        size = "none" if cache.bytes is None else _size(cache.bytes)
+        size = "none" if cache.bytes is None else size_text(cache.bytes)
         yield from _labelled(cache.name, f"{size}, {cache.folder}", width)
     for place in report.paths:
         yield from _labelled(place.name, place.path + ("" if place.exists else " (none)"), width)
@@ -74,8 +75,8 @@ def _device_row(device: DeviceReport) -> tuple[str, ...]:
     return (
         device.name,
         device.type,
-        _size(device.free) if known else "-",
-        _size(device.total) if known else "-",
+        size_text(device.free) if known else "-",
+        size_text(device.total) if known else "-",
         result,
     )
 
@@ -87,9 +88,9 @@ def _about_device(device: DeviceReport) -> str:
 
 def _model_row(model: ModelReport) -> tuple[str, ...]:
     layers = "-" if model.gpu_layers is None else f"{model.gpu_layers}/{model.all_layers}"
-    resident = " + ".join(f"{_size(share.resident)} {share.place}" for share in model.memory) or "-"
-    mapped = _size(sum(share.mapped for share in model.memory)) if model.memory else "-"
-    return (f"{model.name}:{model.quant}", _size(model.bytes), layers, resident, mapped, model.files)
+    resident = " + ".join(f"{size_text(share.resident)} {share.place}" for share in model.memory) or "-"
+    mapped = size_text(sum(share.mapped for share in model.memory)) if model.memory else "-"
+    return (f"{model.name}:{model.quant}", size_text(model.bytes), layers, resident, mapped, model.files)
 
 
 def _table(head: tuple[str, ...], rows: Sequence[tuple[tuple[str, ...], list[str]]], width: int) -> Iterator[str]:
@@ -117,7 +118,3 @@ def _wrapped(text: str, width: int, indent: str) -> list[str]:
     return textwrap.wrap(
         text, width, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )
-
-
-def _size(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

@@ -21,12 +21,13 @@ from transformers import MllamaConfig, MllamaForConditionalGeneration
 
 from cotcli.image import prepare_image
 from cotcli.image.prepare import best_arrangement
+from cotcli.install import file_record
 from cotcli.mllama.hparams import HParams
 from cotcli.mllama.tensor_names import Role, TensorSpec, language_tensors, mmproj_tensors
 from cotcli.native.llama import LlamaModel
 from cotcli.prompt import build_prompt
 from cotcli.registry import ResolvedModel, resolve
-from cotcli.selftest import GOLDEN, KEPT_LOGITS, KEPT_STATES, sha256_of
+from cotcli.selftest import GOLDEN, KEPT_LOGITS, KEPT_STATES
 from cotcli.shapes.questions import make_questions
 from cotcli.shapes.scenes import draw, make_scene
 from tests.checkpoints import _disk_name
@@ -224,7 +225,7 @@ def main() -> None:
         text = b"".join(tokenizer.token_bytes(token, special=True) for token in best.prompt[-12:] + best.answer)
     np.savez_compressed(
         GOLDEN,
-        sha256=np.array([sha256_of(model.language), sha256_of(model.mmproj)]),
+        sha256=np.array([file_record(path).sha256 for path in (model.language, model.mmproj)]),
         picture=best.picture,
         prompt=np.array(best.prompt, np.int32),
         answer=np.array(best.answer, np.int32),
