@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cotcli.image import LoadedImage
     from cotcli.image_cache import ImageCache
     from cotcli.placement import GpuLayers
+    from cotcli.registry import ResolvedModel
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,19 @@ class LoadOptions:
     kv_type: str | None = None
     check_memory: bool = True
     rpc: Sequence[str] = ()
+
+    @property
+    def name(self) -> str:
+        """What `cotcli.load` is asked for."""
+        from cotcli.specs import default_model
+
+        return self.model or default_model()
+
+    def resolved(self) -> ResolvedModel:
+        """The files of the model, and what the registry says of it; raises as `cotcli.registry.resolve` does."""
+        from cotcli.registry import resolve
+
+        return resolve(self.name)
 
 
 @dataclass(frozen=True)
@@ -125,18 +139,14 @@ def _check_shown(job: Job) -> None:
     Raises:
         UsageError: the model writes none of the stages that are to be shown; an empty output would not say so.
     """
-    from cotcli.registry import resolve
-    from cotcli.specs import default_model
-
     show = job.output.show
     if show is None or RAW in show:
         return
-    name = job.load.model or default_model()
-    spec = resolve(name).spec
+    spec = job.load.resolved().spec
     form = replace(spec, stage_format=job.load.stage_format or spec.stage_format).stages
     if not set(show) & set(form.stages):
         raise UsageError(
-            f"--show {','.join(show)}: with --stages {form.name}, {name} writes only {', '.join(form.stages)}",
+            f"--show {','.join(show)}: with --stages {form.name}, {job.load.name} writes only {', '.join(form.stages)}",
             f"To see what it writes: --show {','.join(form.stages)}",
         )
 
@@ -217,12 +227,9 @@ def loaded(
         live: whether text is being written where the progress line would go.
     """
     import cotcli
-    from cotcli.registry import resolve
-    from cotcli.specs import default_model
 
-    name = options.model or default_model()
     if output.verbose:
-        model = resolve(name)
+        model = options.resolved()
         note(f"{model.spec.name} {model.quant}, {model.language}, {model.mmproj}")
     if output.verbose > 1:
         from cotcli.native import log
@@ -253,7 +260,7 @@ def loaded(
     if options.context is not None:
         settings["context_length"] = options.context
     try:
-        with cotcli.load(name, on_progress=on_progress, on_note=on_note, **settings) as reasoner:
+        with cotcli.load(options.name, on_progress=on_progress, on_note=on_note, **settings) as reasoner:
             yield reasoner
     finally:
         progress.hide()

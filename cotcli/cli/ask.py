@@ -47,17 +47,8 @@ def ask(
     the conclusion alone.
     """
     output = OutputOptions(json, stream_json, options.parse_show(show), color, verbose, quiet)
-    params = options.given(
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        min_p=min_p,
-        repeat_penalty=repeat_penalty,
-        seed=options.parse_seed(seed),
-        max_tokens=max_tokens,
-        stage_max_tokens=options.parse_stage_limits(stage_max_tokens),
-        choices=options.parse_choices(choices),
-        json_schema=options.read_schema(schema),
+    params = options.parse_generation(
+        temperature, top_p, top_k, min_p, repeat_penalty, seed, max_tokens, stage_max_tokens, choices, schema
     )
     cache_bytes = options.parse_size(image_cache_size, "--image-cache-size")
     load = LoadOptions(

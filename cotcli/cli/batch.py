@@ -81,17 +81,8 @@ def batch(
     With -o, a run that was stopped, even killed, goes on when the same command is given again, and redoes nothing that
     it has a record of.
     """
-    params = options.given(
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        min_p=min_p,
-        repeat_penalty=repeat_penalty,
-        seed=options.parse_seed(seed),
-        max_tokens=max_tokens,
-        stage_max_tokens=options.parse_stage_limits(stage_max_tokens),
-        choices=options.parse_choices(choices),
-        json_schema=options.read_schema(schema),
+    params = options.parse_generation(
+        temperature, top_p, top_k, min_p, repeat_penalty, seed, max_tokens, stage_max_tokens, choices, schema
     )
     if fail_fast and max_errors is not None:
         raise UsageError("--fail-fast and --max-errors exclude each other")

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cotcli.answer import GenerationParams
 from cotcli.batch import (
@@ -32,9 +32,6 @@ from cotcli.errors import ITEMS_FAILED, Interrupted, UsageError
 from cotcli.printable import printable
 from cotcli.render.batch_progress import BatchProgress
 from cotcli.stages import StageEvent
-
-if TYPE_CHECKING:
-    from cotcli.registry import ResolvedModel
 
 
 @dataclass(frozen=True)
@@ -125,7 +122,7 @@ def run_batch(job: BatchJob) -> int:
 
 def _settings(job: BatchJob) -> RunConfig:
     """What is known of the model before it is loaded: all but its quantization, which its file knows best."""
-    model = _resolved(job.load)
+    model = job.load.resolved()
     about = {
         "name": model.spec.name,
         "quant": None,
@@ -133,13 +130,6 @@ def _settings(job: BatchJob) -> RunConfig:
         "stage_format": job.load.stage_format or model.spec.stage_format,
     }
     return RunConfig(about, replace(model.spec.params, **job.params), job.sources.question)
-
-
-def _resolved(load: LoadOptions) -> ResolvedModel:
-    from cotcli.registry import resolve
-    from cotcli.specs import default_model
-
-    return resolve(load.model or default_model())
 
 
 def _refuse_own_input(job: BatchJob) -> None:

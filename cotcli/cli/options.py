@@ -231,6 +231,29 @@ def read_schema(path: Path | None) -> str | None:
     return text
 
 
-def given(**values: Any) -> dict[str, Any]:
-    """Those that are not None: what the command line says about parameters that have defaults elsewhere."""
-    return {name: value for name, value in values.items() if value is not None}
+def parse_generation(
+    temperature: float | None,
+    top_p: float | None,
+    top_k: int | None,
+    min_p: float | None,
+    repeat_penalty: float | None,
+    seed: int | None,
+    max_tokens: int | None,
+    stage_max_tokens: list[str] | None,
+    choices: str | None,
+    schema: Path | None,
+) -> dict[str, Any]:
+    """What is said of `GenerationParams`, under their names; the others are the model's own."""
+    params = {
+        "temperature": temperature,
+        "top_p": top_p,
+        "top_k": top_k,
+        "min_p": min_p,
+        "repeat_penalty": repeat_penalty,
+        "seed": parse_seed(seed),
+        "max_tokens": max_tokens,
+        "stage_max_tokens": parse_stage_limits(stage_max_tokens),
+        "choices": parse_choices(choices),
+        "json_schema": read_schema(schema),
+    }
+    return {name: value for name, value in params.items() if value is not None}
