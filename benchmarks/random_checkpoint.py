@@ -3,6 +3,8 @@
     python -m benchmarks.random_checkpoint OUT            # 21.3 GB, the shapes of LLaVA-CoT
     python -m benchmarks.random_checkpoint OUT --layers 5 --vision-layers 4 --global-layers 2
 
+Whoever wants the pair of GGUF files alone spares the detour: ``benchmarks.random_pair``.
+
 Shapes and names come from the table that convert and the runtime share. Values are normal with a standard deviation of
 0.02, gates are far from zero so that every layer counts, and norms are near one, so activations stay finite. The
 values of a tensor depend on the seed and its name alone. Memory stays below 300 MB. The tokenizer is the true one:
@@ -24,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.llama3_tokenizer import write_tokenizer
+from convert.sources import Origin
 from cotcli.image import ImagePreprocessing
 from cotcli.mllama.hparams import HParams, TextHParams, VisionHParams
 from cotcli.mllama.tensor_names import language_tensors, mmproj_tensors
@@ -122,7 +125,79 @@ def values(tensor: RandomTensor, seed: int) -> Iterator[NDArray[np.uint16]]:
         yield (bits >> np.uint32(16)).astype(np.uint16)
 
 
-def into_shards(plan: list[RandomTensor], limit: int) -> list[list[RandomTensor]]:
+@dataclass(frozen=True)
+class RandomShards:
+    """A checkpoint that comes into being as it is read: a ``convert.sources.Source``."""
+
+    folder: Path
+    shards: dict[str, list[RandomTensor]]
+    seed: int
+    origin: Origin | None = None
+
+    @property
+    def name(self) -> str:
+        return str(self.folder)
+
+    def size(self, shard: str) -> int:
+        return len(self._header(shard)) + sum(tensor.nbytes for tensor in self.shards[shard])
+
+    def head(self, shard: str, count: int) -> bytes:
+        """As ``Source.head``; convert asks for headers alone."""
+        return self._header(shard)[:count]
+
+    def missing(self, shard: str, into: Path) -> int:
+        return self.size(shard) - self.takes(shard, into)
+
+    def takes(self, shard: str, into: Path) -> int:
+        return (into / shard).stat().st_size if (into / shard).exists() else 0
+
+    def fetch(self, shard: str, into: Path) -> Path:
+        """Writes the shard."""
+        into.mkdir(parents=True, exist_ok=True)
+        with (into / shard).open("wb") as file:
+            file.write(self._header(shard))
+            for tensor in self.shards[shard]:
+                for chunk in values(tensor, self.seed):
+                    file.write(chunk.tobytes())
+        return into / shard
+
+    def release(self, shard: str, into: Path) -> None:
+        (into / shard).unlink(missing_ok=True)
+
+    def cancel(self) -> None:
+        """Nothing here waits for anybody."""
+
+    def _header(self, shard: str) -> bytes:
+        header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+        offset = 0
+        for tensor in self.shards[shard]:
+            header[tensor.name] = {
+                "dtype": "BF16",
+                "shape": list(tensor.shape),
+                "data_offsets": [offset, offset + tensor.nbytes],
+            }
+            offset += tensor.nbytes
+        text = json.dumps(header).encode()
+        text += b" " * (-len(text) % 8)
+        return len(text).to_bytes(8, "little") + text
+
+
+def random_shards(folder: Path, hparams: HParams, seed: int, shard_bytes: int) -> RandomShards:
+    """The checkpoint, of which ``folder`` gets the small files: settings, tokenizer, index."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_configs(folder, hparams)
+    write_tokenizer(folder)
+    plans = _split(tensors(hparams), shard_bytes)
+    shards = {f"model-{number:05d}-of-{len(plans):05d}.safetensors": plan for number, plan in enumerate(plans, 1)}
+    index = {
+        "metadata": {"total_size": sum(tensor.nbytes for plan in plans for tensor in plan)},
+        "weight_map": {tensor.name: name for name, plan in shards.items() for tensor in plan},
+    }
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
+    return RandomShards(folder, shards, seed)
+
+
+def _split(plan: list[RandomTensor], limit: int) -> list[list[RandomTensor]]:
     shards: list[list[RandomTensor]] = [[]]
     size = 0
     for tensor in plan:
@@ -132,25 +207,6 @@ def into_shards(plan: list[RandomTensor], limit: int) -> list[list[RandomTensor]
         shards[-1].append(tensor)
         size += tensor.nbytes
     return shards
-
-
-def write_shard(path: Path, plan: list[RandomTensor], seed: int) -> None:
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    offset = 0
-    for tensor in plan:
-        header[tensor.name] = {
-            "dtype": "BF16",
-            "shape": list(tensor.shape),
-            "data_offsets": [offset, offset + tensor.nbytes],
-        }
-        offset += tensor.nbytes
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for tensor in plan:
-            for chunk in values(tensor, seed):
-                file.write(chunk.tobytes())
 
 
 def write_configs(folder: Path, hparams: HParams) -> None:
@@ -238,32 +294,31 @@ def write_configs(folder: Path, hparams: HParams) -> None:
 
 def write_checkpoint(folder: Path, hparams: HParams, seed: int = 0) -> int:
     """Writes the whole folder; gives the bytes of tensor data."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_configs(folder, hparams)
-    write_tokenizer(folder)
-    shards = into_shards(tensors(hparams), SHARD_BYTES)
-    weight_map = {}
-    for number, plan in enumerate(shards, 1):
-        name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        write_shard(folder / name, plan, seed)
-        weight_map.update(dict.fromkeys((tensor.name for tensor in plan), name))
-    total = sum(tensor.nbytes for plan in shards for tensor in plan)
-    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
-    return total
+    source = random_shards(folder, hparams, seed, SHARD_BYTES)
+    for shard in source.shards:
+        source.fetch(shard, folder)
+    return sum(tensor.nbytes for plan in source.shards.values() for tensor in plan)
+
+
+def add_shape_arguments(parser: argparse.ArgumentParser) -> None:
+    """--layers and their like; ``given_shapes`` reads them."""
+    parser.add_argument("--layers", type=int, default=40, help="text layers, cross-attention among them")
+    parser.add_argument("--vision-layers", type=int, default=32)
+    parser.add_argument("--global-layers", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def given_shapes(options: argparse.Namespace) -> HParams:
+    return shrink(LLAVA_COT, options.layers, options.vision_layers, options.global_layers)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write a random mllama checkpoint of the true 11B shapes.")
     parser.add_argument("out", type=Path, help="folder to write, made if needed")
-    parser.add_argument("--layers", type=int, default=40, help="text layers, cross-attention among them")
-    parser.add_argument("--vision-layers", type=int, default=32)
-    parser.add_argument("--global-layers", type=int, default=8)
-    parser.add_argument("--seed", type=int, default=0)
+    add_shape_arguments(parser)
     options = parser.parse_args()
-    hparams = shrink(LLAVA_COT, options.layers, options.vision_layers, options.global_layers)
     start = time.perf_counter()
-    total = write_checkpoint(options.out, hparams, options.seed)
+    total = write_checkpoint(options.out, given_shapes(options), options.seed)
     print(f"{options.out}: {total / 1e9:.2f} GB in {time.perf_counter() - start:.0f} s")
 
 
