@@ -363,6 +363,9 @@ def test_bad_options() -> None:
         EngineOptions(kv_type="f12")
     with pytest.raises(UsageError, match="context_length"):
         EngineOptions(context_length=0)
+    EngineOptions(max_sequences=256, context_length=8)
+    with pytest.raises(UsageError, match="max_sequences must be at most 256, not 257"):
+        EngineOptions(max_sequences=257, context_length=8)
 
 
 def test_ctrl_c_while_a_model_loads(pairs: Callable[[str], tuple[Path, Path]]) -> None:

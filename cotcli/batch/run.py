@@ -48,7 +48,7 @@ class BatchOptions:
         retry_errors: take failed records out of the file and ask them again.
         limit: ask so many items at most.
         max_errors: stop after so many failures.
-        parallel: answers at once.
+        parallel: answers at once, if there is so much to ask.
 
     Raises:
         UsageError: a value is out of range, or there is no file for what needs one.
@@ -232,7 +232,7 @@ class Batch:
             KeyboardInterrupt: after what had ended by then.
         """
         requests = (Request(item.source, item.question, self._settings.params_of(item), item) for item in self.todo)
-        stream = model.stream_all(requests, self._options.parallel)
+        stream = model.stream_all(requests, min(self._options.parallel, max(len(self.todo), 1)))
         interrupted = False
         try:
             for request, outcome in stream:

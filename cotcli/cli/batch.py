@@ -49,7 +49,9 @@ def batch(
         int | None, typer.Option("--max-errors", metavar="N", min=1, help="Stop after N failures.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be asked.")] = False,
-    parallel: Annotated[int, typer.Option("--parallel", metavar="N", min=1, help="Write N answers at once.")] = 1,
+    parallel: Annotated[
+        int, typer.Option("--parallel", metavar="N", min=1, max=options.MAX_PARALLEL, help="Write N answers at once.")
+    ] = 1,
     model: options.Model = None,
     stages: options.Stages = None,
     choices: options.Choices = None,

@@ -177,7 +177,9 @@ class _Run:
         job, batch = self._job, self._batch
         self._loading = make_progress(job.output)
         with ExitStack() as stack:
-            model = stack.enter_context(loaded(job.load, job.output, self, lambda: False))
+            # The key-value cache has room for all of them from the beginning.
+            load = replace(job.load, max_sequences=min(job.load.max_sequences, len(batch.todo)))
+            model = stack.enter_context(loaded(load, job.output, self, lambda: False))
             self.hide()
             self._progress.start()
             stack.callback(self._progress.stop)

@@ -21,6 +21,7 @@ from cotcli.stages import STAGES
 _INT32 = 2**31 - 1  # what libllama's parameters hold
 _SIZE = re.compile(r"(?P<number>\d+(\.\d+)?) ?((?P<unit>[KMGT])(?P<binary>i)?)?B?", re.IGNORECASE)
 _MAX_THREADS = 512  # GGML_MAX_N_THREADS
+MAX_PARALLEL = 256  # LLAMA_MAX_SEQ
 
 Question = Annotated[str, typer.Argument(metavar="QUESTION", help="What to ask.", show_default=False)]
 Images = Annotated[

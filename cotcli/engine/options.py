@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from cotcli.errors import UsageError
 from cotcli.memory import Demand
-from cotcli.native.llama import KV_TYPES
+from cotcli.native.llama import KV_TYPES, MAX_SEQUENCES
 from cotcli.placement import Choice, GpuLayers
 
 
@@ -23,7 +23,7 @@ class EngineOptions:
         check_memory: refuse to load what does not fit into free memory.
         threads: CPU threads; None takes the processors this process may use, or one for a tiny model.
         context_length: tokens that one sequence can hold.
-        max_sequences: sequences at once.
+        max_sequences: sequences at once, 256 at most; the key-value cache has room for all from the beginning.
         total_context: tokens that all sequences together can hold: the size of the key-value cache, which is taken at
             loading (at 11B shapes 128 KiB a token with f16). None is ``context_length`` for each of ``max_sequences``,
             by which no sequence can take another's room. Less is enough for sequences that share prefixes, since a
@@ -54,6 +54,8 @@ class EngineOptions:
             value = getattr(self, name)
             if value is not None and not 1 <= value < 2**31:
                 raise UsageError(f"{name} must be at least 1 and below 2**31, not {value}")
+        if self.max_sequences > MAX_SEQUENCES:
+            raise UsageError(f"max_sequences must be at most {MAX_SEQUENCES}, not {self.max_sequences}")
         if not self.cache_tokens < 2**31:
             raise UsageError(f"context_length times max_sequences must be below 2**31, not {self.cache_tokens}")
         self.choice  # noqa: B018  # the class checks the values

@@ -23,6 +23,8 @@ from cotcli.native.library import bind
 # void llama_attach_threadpool(struct llama_context *, ggml_threadpool_t pool, ggml_threadpool_t pool_batch);
 _attach_threadpool = bind("llama_attach_threadpool", None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 
+MAX_SEQUENCES = int(llama_cpp.llama_max_parallel_sequences())
+"""Most that a context can hold (LLAMA_MAX_SEQ)."""
 KV_TYPES = {"f32": ggml.F32, "f16": ggml.F16}
 FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
 NodeCallback = Callable[[int, bool], bool]

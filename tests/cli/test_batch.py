@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -403,6 +404,13 @@ def test_stdout_is_in_order_whatever_ends_first(folder: Path) -> None:
     assert done.code == 7, done.err
     assert [record["id"] for record in records(done.out)] == [f"pics/{id}" for id in IDS]
     assert timeless(done.out) == timeless(batch(*command[:-2]).out)
+
+
+def test_no_more_is_loaded_than_there_is_to_ask(folder: Path) -> None:
+    """By llama.cpp's log: the key-value cache has room for all sequences from the beginning."""
+    done = batch(QUESTION, "pics/0.png", "pics/1.png", *QUICK, "--parallel", 256, "-vv")
+    assert (done.code, len(records(done.out))) == (0, 2), done.err
+    assert re.findall(r"n_seq_max += (\d+)", done.err) == ["2"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX pipes")
