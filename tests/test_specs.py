@@ -153,6 +153,16 @@ def test_the_users_entry_counts_for_an_installed_pair(own: Path) -> None:
             "[models.mine]\nsections = [{heading = ' a', stage = 'caption'}]",
             "models.mine: a heading in sections must not",
         ),
+        (
+            "[models.mulberry]\nsections = [{heading = 'Step {n}', stage = 'reasoning'}, "
+            "{heading = 'So', stage = 'conclusion'}]",
+            "models.mulberry: sections, number 1: a heading with {n} in it must have kept = true",
+        ),
+        (
+            "[models.mulberry]\nsections = [{heading = 'Why', stage = 'caption'}, "
+            "{heading = '{n}.{n}', stage = 'reasoning', kept = true}, {heading = 'So', stage = 'conclusion'}]",
+            "models.mulberry: sections, number 2: a heading can have {n} in it once",
+        ),
         ("[models.mulberry]\nstage_format = 'turns'", "models.mulberry: stage_format turns needs turns"),
         (
             "[models.llamav-o1]\nturns = [{stage = 'caption', prompt = '{question}'}]",

@@ -129,6 +129,15 @@ def test_the_longer_of_two_headings() -> None:
             assert parser.stages == stages
 
 
+def test_only_the_small_n_is_a_number() -> None:
+    sections = (Section("Step {N}", "reasoning", kept=True), Section("So", "conclusion"))
+    for text, stages in (("Step {n}\nx", {"reasoning": "Step {n}\nx"}), ("Step 1\nx", {})):
+        for sizes in (None, [1] * len(text)):
+            parser = parser_of(StageFormat("sections", sections))
+            parse(text, sizes, parser)
+            assert parser.stages == stages
+
+
 HEADINGS = [section.heading.replace("{n}", "3") for section in MULBERRY.sections]
 PIECES = [*HEADINGS, *(f"\n{heading}" for heading in HEADINGS), *(heading.upper() for heading in HEADINGS)]
 PIECES += [

@@ -12,7 +12,7 @@ from cotcli.stages.events import STAGES
 
 FORMATS = ("tags", "sections", "turns", "none")
 NUMBER = "{n}"
-"""Stands for a number in a heading."""
+"""Stands for a number in a heading that is kept."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,12 @@ class StageFormat:
             raise UsageError("turns must have each stage once")
         if not all(section.heading == section.heading.strip() != "" for section in self.sections):
             raise UsageError("a heading in sections must not be empty, nor begin or end with a blank")
+        for place, section in enumerate(self.sections, 1):
+            numbers = section.heading.count(NUMBER)
+            if numbers > 1:
+                raise UsageError(f"sections, number {place}: a heading can have {NUMBER} in it once")
+            if numbers and not section.kept:  # a number that nobody has counted up to would be written for the model
+                raise UsageError(f"sections, number {place}: a heading with {NUMBER} in it must have kept = true")
 
     @property
     def stages(self) -> tuple[str, ...]:

@@ -76,8 +76,8 @@ def _pattern(heading: str) -> re.Pattern[str]:
 
 def _may_become(text: str, heading: str) -> bool:
     """Whether `text` is the beginning of such a heading, and not all of it."""
-    head, number, tail = heading.lower().partition(NUMBER)
-    text = text.lower()
+    head, number, tail = heading.partition(NUMBER)
+    head, tail, text = head.lower(), tail.lower(), text.lower()
     if len(text) <= len(head):
         return head.startswith(text) and (len(text) < len(head) or bool(number))
     digits = _DIGITS.match(text, len(head)) if number and text.startswith(head) else None
