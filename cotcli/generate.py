@@ -176,7 +176,8 @@ class Reasoner:
         are read; questions about one picture in a row, or at the same time, encode it once.
 
         Args:
-            requests: asked for the next only when its picture can be read ahead; not from another thread.
+            requests: asked for the next only when its picture can be read ahead, and when what came before has been
+                begun; not from another thread, so that all answers wait while the next request is long in coming.
             parallel: answers at once, at most ``max_sequences``. What an answer says does not depend on it, but for
                 the rounding of sums.
 
@@ -200,7 +201,7 @@ class Reasoner:
             return None if taken is None else (taken[0], self._answer(*taken))
 
         with closing(LookAhead(requests, self._pictures.read)) as ahead:
-            yield from Scheduler(self.engine, start, give, parallel).run()
+            yield from Scheduler(self.engine, start, ahead.look_ahead, give, parallel).run()
 
     def _answer(self, request: Request, picture: Future[Picture | None]) -> Writing:
         """One answer, top to bottom; it stands still at each ``Decode`` until the engine has decoded those tokens."""

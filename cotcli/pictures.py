@@ -24,9 +24,13 @@ if TYPE_CHECKING:
     ImageSource: TypeAlias = str | Path | bytes | Image | LoadedImage
 
 
+# At 4 bytes in memory less than four tiles of 560x560 as float32, which are 15 MB.
+_FEW_PIXELS = 3_500_000
+
+
 @dataclass(frozen=True)
 class Picture:
-    """A picture that has been read. `pixels` are cut into tiles already unless it was known then.
+    """A picture that has been read. `pixels` are cut into tiles, unless it was known then and is no larger than these.
 
     `read_ms` is the time that took.
     """
@@ -69,8 +73,9 @@ class Pictures:
         begin = time.perf_counter()
         loaded = image if isinstance(image, LoadedImage) else load_image(image)
         info = ImageInfo(loaded.source, loaded.sha256, loaded.width, loaded.height)
-        known = self._encoded(loaded.sha256) is not None
-        pixels = loaded if known else prepare_image(loaded, self._engine.hparams.image)
+        # A picture that is known may never need its tiles; but one that waits for its turn must not be 324 MB.
+        spared = self._encoded(loaded.sha256) is not None and loaded.width * loaded.height <= _FEW_PIXELS
+        pixels = loaded if spared else prepare_image(loaded, self._engine.hparams.image)
         return Picture(info, pixels, (time.perf_counter() - begin) * 1000.0)
 
     def encode(self, picture: Picture) -> EncodedImage:

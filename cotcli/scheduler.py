@@ -39,6 +39,7 @@ class Scheduler(Generic[K, T]):
     Args:
         start: gives the next answer with a key of the caller's, or None if there is none to start now; told whether it
             may wait for one, in which case None is the end.
+        meanwhile: called before each pass, when all have been begun that can be.
         give: makes of a key and an item what ``run`` gives.
         parallel: answers at once; the place of one that has ended is taken by the next.
     """
@@ -47,10 +48,12 @@ class Scheduler(Generic[K, T]):
         self,
         engine: Engine,
         start: Callable[[bool], tuple[K, Writing] | None],
+        meanwhile: Callable[[], None],
         give: Callable[[K, RequestOutput], T],
         parallel: int,
     ) -> None:
         self._engine, self._start, self._give, self._parallel = engine, start, give, parallel
+        self._meanwhile = meanwhile
         self._running: list[_Running[K]] = []
         self._outputs: deque[tuple[K, RequestOutput]] = deque()
         self._interrupted = False
@@ -67,6 +70,7 @@ class Scheduler(Generic[K, T]):
                     yield from self._given()
                 if not self._running:
                     return
+                self._meanwhile()
                 self._pass()
                 yield from self._given()
         except KeyboardInterrupt:

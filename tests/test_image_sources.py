@@ -118,6 +118,9 @@ def test_named_pipe_as_in_process_substitution(folder: Path) -> None:
     os.mkfifo(folder / "pipe")
     with subprocess.Popen([sys.executable, "-c", "open('pipe','wb').write(open('a.png','rb').read())"], cwd=folder):
         assert load_image("pipe").width == 7
+    for named in (folder / "pipe", (folder / "pipe").as_uri()):
+        with pytest.raises(ImageError, match="pipe: is a pipe or a device"):  # without waiting for who writes it
+            load_image(named)
 
 
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no /dev/zero")

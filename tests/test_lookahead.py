@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -35,6 +37,13 @@ def names(*images: str | None) -> list[Request]:
     return [Request(image, "?") for image in images]
 
 
+def take(ahead: LookAhead, *, wait: bool) -> Any:
+    """The next one, as if it were begun at once."""
+    taken = ahead.take(wait=wait)
+    ahead.look_ahead()
+    return taken
+
+
 def pixels(taken: Any) -> Any:
     """What was read, where there was something to take."""
     return taken[1].result()
@@ -51,23 +60,23 @@ def until_read(reader: Reader, number: int) -> None:
 def test_the_next_are_read_meanwhile() -> None:
     reader = Reader()
     with closing(LookAhead(names("a", "b", "c", "d"), reader)) as ahead:
-        first = ahead.take(wait=True)  # read here, since nothing else is to be done
+        first = take(ahead, wait=True)  # read here, since nothing else is to be done
         assert pixels(first) == "pixels of a" and reader.read == ["a"]
-        assert ahead.take(wait=False) is None  # b is not there yet
+        assert take(ahead, wait=False) is None  # b is not there yet
         reader.go.set()
         until_read(reader, 3)
         assert reader.read == ["a", "b", "c"]  # two ahead and no more
-        second = ahead.take(wait=False)
+        second = take(ahead, wait=False)
         assert second is not None and second[0].image == "b" and pixels(second) == "pixels of b"
-        assert [pixels(ahead.take(wait=True)) for _ in range(2)] == ["pixels of c", "pixels of d"]
-        assert ahead.take(wait=True) is None and ahead.take(wait=False) is None
+        assert [pixels(take(ahead, wait=True)) for _ in range(2)] == ["pixels of c", "pixels of d"]
+        assert take(ahead, wait=True) is None and take(ahead, wait=False) is None
 
 
 def test_a_picture_asked_about_in_a_row_is_read_once() -> None:
     reader = Reader()
     reader.go.set()
     with closing(LookAhead(names("a", "a", None, None, "a"), reader)) as ahead:
-        results = [pixels(taken) for taken in iter(lambda: ahead.take(wait=True), None)]
+        results = [pixels(taken) for taken in iter(lambda: take(ahead, wait=True), None)]
     assert results == ["pixels of a", "pixels of a", None, None, "pixels of a"]
     assert reader.read == ["a", "a"]
 
@@ -77,7 +86,7 @@ def test_a_broken_picture_is_its_requests_error() -> None:
     reader.go.set()
     with closing(LookAhead(names("broken", "a", "broken"), reader)) as ahead:
         for expected in ("broken", "a", "broken"):
-            taken = ahead.take(wait=True)
+            taken = take(ahead, wait=True)
             assert taken is not None and taken[0].image == expected
             if expected == "broken":
                 with pytest.raises(ImageError):
@@ -98,4 +107,47 @@ def test_requests_are_pulled_as_needed() -> None:
         assert pulled == []
         for number in range(5):
             assert ahead.take(wait=True) is not None
+            assert len(pulled) == (number + 2 if number else 1), (
+                "what was taken can be begun before the next is asked for"
+            )
+            ahead.look_ahead()
             assert len(pulled) == number + 3
+
+
+def test_the_end_is_asked_for_once() -> None:
+    asked: list[int] = []
+
+    class Once:
+        def __iter__(self) -> Once:
+            return self
+
+        def __next__(self) -> Request:
+            asked.append(len(asked))
+            if len(asked) > 1:
+                raise StopIteration
+            return Request(None, "?")
+
+    with closing(LookAhead(Once(), Reader())) as ahead:
+        assert [take(ahead, wait=True) is None for _ in range(3)] == [False, True, True]
+    assert asked == [0, 1]
+
+
+NEVER = """
+import threading
+from contextlib import closing
+from cotcli.lookahead import LookAhead, Request
+
+def read(image):
+    if threading.current_thread() is not threading.main_thread():
+        print("reading", flush=True)
+        threading.Event().wait()
+
+with closing(LookAhead([Request("a", "?"), Request("b", "?")], read)) as ahead:
+    ahead.take(wait=True)
+    ahead.look_ahead()
+"""
+
+
+def test_a_picture_that_never_comes_keeps_no_process_from_ending() -> None:
+    done = subprocess.run([sys.executable, "-c", NEVER], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "reading\n", "")

@@ -23,6 +23,7 @@ from cotcli.answer import Answer, GenerationParams
 from cotcli.engine import Decode, Engine, EngineOptions
 from cotcli.errors import ImageError, ResourceError, UsageError
 from cotcli.generate import Reasoner, Request
+from cotcli.image import LoadedImage, PreparedImage
 from cotcli.registry import ResolvedModel
 from cotcli.shapes.questions import KINDS, make_question
 from cotcli.shapes.scenes import HELD_OUT_SEED, draw, make_scene
@@ -78,7 +79,7 @@ def text_of(items: Items, key: Any) -> str:
     return "".join(item.text for request, item in items if request.key == key and isinstance(item, StageDelta))
 
 
-def deltas_before_end(items: Items, key: Any) -> int:
+def end_of(items: Items, key: Any) -> int:
     """Where among all items a request's last one is."""
     return max(place for place, (request, _) in enumerate(items) if request.key == key)
 
@@ -147,7 +148,7 @@ def test_a_free_place_is_taken_at_once(endless: Reasoner) -> None:
     order = [request.key for request, item in items if isinstance(item, Answer)]
     assert order == ["a", "b", "c", "long"]
     first = {key: next(place for place, (request, _) in enumerate(items) if request.key == key) for key in limits}
-    assert first["a"] < deltas_before_end(items, "a") < first["b"] < deltas_before_end(items, "b") < first["c"]
+    assert first["a"] < end_of(items, "a") < first["b"] < end_of(items, "b") < first["c"]
     for key, answer in answers(items).items():
         assert answer.usage.completion_tokens == limits[key] and text_of(items, key) == answer.raw
 
@@ -192,6 +193,30 @@ def test_requests_are_asked_for_as_they_are_needed(endless: Reasoner) -> None:
         endless.engine.drop(sequence)
 
 
+def test_a_request_is_begun_before_the_next_is_asked_for(files: tuple[Path, Path]) -> None:
+    told: list[str] = []
+    brief = GenerationParams(temperature=0.0, max_tokens=3)
+
+    def requests() -> Iterator[Request]:
+        for number in range(3):
+            told.append(f"asked {number}")
+            yield Request(PICTURES[number], "?", brief, key=number)
+
+    with reasoner(files, on_progress=lambda phase, done, _: told.append(f"{phase} {done}")) as model:
+        told.clear()
+        assert len(answers(list(model.stream_all(requests())))) == 3
+    assert told.index("asked 0") < told.index("image 0") < told.index("prompt 0") < told.index("asked 1")
+
+
+def test_a_known_picture_that_waits_for_its_turn_is_small(endless: Reasoner, tmp_path: Path) -> None:
+    kept = {}
+    for side in (300, 2000):
+        Image.new("RGB", (side, side), "red").save(tmp_path / f"{side}.png")
+        endless.encode(tmp_path / f"{side}.png")
+        kept[side] = endless._pictures.read(tmp_path / f"{side}.png").pixels
+    assert isinstance(kept[300], LoadedImage) and isinstance(kept[2000], PreparedImage)
+
+
 def test_one_picture_is_encoded_once_and_freed(files: tuple[Path, Path], tmp_path: Path) -> None:
     paths = []
     for name in ("a.png", "copy of a.png"):
@@ -218,8 +243,8 @@ def test_one_picture_is_encoded_once_and_freed(files: tuple[Path, Path], tmp_pat
 
 
 def test_ctrl_c_ends_all_that_are_written(endless: Reasoner) -> None:
-    """A real one, at whatever instant."""
-    requests = [Request(picture, "?", GREEDY, key=key) for key, picture in enumerate(PICTURES)]
+    """A real one, at whatever instant; requests without end, of different lengths, so that one is always written."""
+    requests = (Request(PICTURES[key % 4], "why " * (1 + key % 7), GREEDY, key=key) for key in count())
     stream = endless.stream_all(requests, 2)
     items: Items = []
     timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
@@ -233,9 +258,9 @@ def test_ctrl_c_ends_all_that_are_written(endless: Reasoner) -> None:
         timer.cancel()
         timer.join()
     given = answers(items)
-    if any(answer.finish_reason == "interrupted" for answer in given.values()):
-        assert len(given) < len(requests)
-    for key, answer in given.items():  # a fast machine fills the contexts first
+    reasons = [answer.finish_reason for answer in given.values()]
+    assert 1 <= reasons.count("interrupted") <= 2, "the ones that were being written"
+    for key, answer in given.items():  # a fast machine fills contexts first
         assert answer.finish_reason in ("interrupted", "context") and text_of(items, key) == answer.raw
     assert endless.ask(PICTURES[0], "again?", GREEDY, max_tokens=5).raw
 

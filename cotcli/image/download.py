@@ -151,7 +151,7 @@ def _encoded(url: str) -> str:
     if parts.username is not None:
         raise ImageError(
             f"URL of {printable(parts.hostname or '?')}: holds a user name or password, which is not supported",
-            "Download the picture yourself and pipe it in: curl URL | cotcli ask QUESTION -",
+            "Download the picture yourself, as with curl, and give the file",
         )
     if not host:
         raise ImageError(f"{printable(url)}: not a valid URL (no host name)", _CHECK_ADDRESS)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import sys
 from collections.abc import Sequence
 from typing import IO
@@ -81,13 +82,16 @@ def is_url(source: str) -> bool:
 
 
 def read_source(source: str | os.PathLike[str], limits: ImageLimits) -> bytes:
-    """The bytes of one source; a path object is always a file, a string may be a URL or ``-``.
+    """The bytes of one source; a string may be a URL or ``-``.
+
+    A path object is always a file, as what a file: URL names: pipes and devices are refused, which may be waited for
+    without end. As a string, one is read, as shells write it for ``<(…)``.
 
     Raises:
         ImageError: anything that keeps the bytes from being read, and a source without any.
     """
     if not isinstance(source, str):
-        data = _read_file(os.fspath(source), str(source), limits)
+        data = _read_file(os.fspath(source), str(source), limits, regular=True)
     elif source == STDIN:
         data = _read_stdin(limits)
     elif match := _URL.match(source):
@@ -95,7 +99,7 @@ def read_source(source: str | os.PathLike[str], limits: ImageLimits) -> bytes:
         if scheme == "data":
             data = _read_data_url(source, limits)
         elif scheme == "file":
-            data = _read_file(_path_of_file_url(source), source, limits)
+            data = _read_file(_path_of_file_url(source), source, limits, regular=True)
         else:
             from cotcli.image.download import download
 
@@ -110,11 +114,13 @@ def read_source(source: str | os.PathLike[str], limits: ImageLimits) -> bytes:
     return data
 
 
-def _read_file(path: str, source: str, limits: ImageLimits) -> bytes:
+def _read_file(path: str, source: str, limits: ImageLimits, *, regular: bool = False) -> bytes:
     shown = printable(source)
     try:
         if os.path.isdir(path):  # Windows answers "permission denied" to an open()
             raise _is_folder(source)
+        if regular and not stat.S_ISREG(os.stat(path).st_mode):
+            raise ImageError(f"{shown}: is a pipe or a device", "Save the picture and give its path")
         with open(path, "rb") as file:
             if os.fstat(file.fileno()).st_size > limits.max_bytes:
                 raise _too_big(shown, limits)
@@ -219,7 +225,7 @@ def _missing(source: str) -> ImageError:
 
 def _is_folder(source: str) -> ImageError:
     shown = printable(source)
-    return ImageError(f"{shown}: is a folder", f"For all its pictures: cotcli ask QUESTION {shown.rstrip('/')}/*")
+    return ImageError(f"{shown}: is a folder", f"For all its pictures: {shown.rstrip('/')}/*")
 
 
 def _too_big(shown: str, limits: ImageLimits) -> ImageError:

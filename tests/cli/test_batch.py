@@ -291,6 +291,15 @@ def test_pictures_that_are_not_there(folder: Path) -> None:
     assert (done.code, done.out, done.err) == (0, "", "cotcli: 0 answered\n"), "nothing to do is no failure"
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are POSIX's")
+def test_a_pipe_is_not_waited_for(folder: Path) -> None:
+    os.mkfifo("pipe.png")
+    Path("list").write_text("pics/0.png\npipe.png\n")
+    done = batch(QUESTION, "--files-from", "list", *QUICK)
+    assert done.code == 7 and done.err.startswith("cotcli: pipe.png: is a pipe or a device\n")
+    assert [record["ok"] for record in records(done.out)] == [True, False]
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_tables(folder: Path, suffix: str) -> None:
     if suffix == ".parquet":
