@@ -65,7 +65,7 @@ def test_expansion(folder: Path, args: list[str], expected: list[str]) -> None:
     [
         (["gone.png"], "gone.png: no such file", "ls ."),
         (["sub/gone.png"], "sub/gone.png: no such file", "ls sub"),
-        (["sub"], "sub: is a folder", "cotcli ask QUESTION sub/*"),
+        (["sub"], "sub: is a folder", "For all its pictures: sub/*"),
         (["*.jpg"], "*.jpg: no file matches", "ls ."),
         (["sub/x*/*.jpg"], "sub/x*/*.jpg: no file matches", "ls sub"),
         (["sub/dee?"], "sub/dee?: no file matches", "ls sub"),
