@@ -49,7 +49,7 @@ _KEYS = {
     "sampling": _TABLE,
     "ready": _TABLES,
 }
-_SAMPLING = {
+SAMPLING = {
     "temperature": _NUMBER,
     "top_p": _NUMBER,
     "top_k": _WHOLE,
@@ -265,7 +265,7 @@ def _extend(place: Path, key: str, spec: ModelSpec, entry: Mapping[str, Any]) ->
     """A model with the keys of one entry in place of its own; those of `sampling` one by one."""
     sampling, sizes = entry.get("sampling", {}), entry.get("sizes", {})
     _check_keys(place, key, entry, _KEYS)
-    _check_keys(place, f"{key}.sampling", sampling, _SAMPLING)
+    _check_keys(place, f"{key}.sampling", sampling, SAMPLING)
     _check_keys(place, f"{key}.sizes", sizes, dict.fromkeys(sizes, _WHOLE))
     changed: dict[str, Any] = {**entry, "sampling": {**spec.sampling, **sampling}, "sizes": {**spec.sizes, **sizes}}
     parts: tuple[tuple[str, type, dict[str, str], int], ...] = (

@@ -46,6 +46,7 @@ def ask(
     The stages are summary, caption, reasoning and conclusion. A terminal shows them as they are written, a pipe gets
     the conclusion alone.
     """
+    options.check_question(question)
     output = OutputOptions(json, stream_json, options.parse_show(show), color, verbose, quiet)
     params = options.parse_generation(
         temperature, top_p, top_k, min_p, repeat_penalty, seed, max_tokens, stage_max_tokens, choices, schema

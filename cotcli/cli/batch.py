@@ -83,6 +83,7 @@ def batch(
     With -o, a run that was stopped, even killed, goes on when the same command is given again, and redoes nothing that
     it has a record of.
     """
+    options.check_question(question)
     params = options.parse_generation(
         temperature, top_p, top_k, min_p, repeat_penalty, seed, max_tokens, stage_max_tokens, choices, schema
     )

@@ -27,11 +27,11 @@ Offers = list[tuple[str, str]]
 def complete(commands: Any, default_map: dict[str, Any]) -> int:
     """Answers the shell; the exit code. Whatever fails is no business of a command line that is being typed."""
     done = ""
-    if os.environ.get(VARIABLE) == "complete_bash":
-        done = _join_words()
     output = io.StringIO()
     code = 0
     try:
+        if os.environ.get(VARIABLE) == "complete_bash":
+            done = _join_words()
         with contextlib.redirect_stdout(output):
             commands.main(args=[], prog_name="cotcli", default_map=default_map)
     except SystemExit as ended:

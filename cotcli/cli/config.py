@@ -12,7 +12,6 @@ from typing import Annotated, Any
 import typer
 
 from cotcli.cli.config_file import config_file
-from cotcli.cli.run import note
 from cotcli.cli.settings import Setting, Settings
 from cotcli.cli.tree import Settable, settable
 
@@ -44,8 +43,6 @@ def show(
     """
     root = context.find_root().command
     settings = Settings(root)
-    for text in settings.unknown_variables():
-        note(text)
     rows = sorted(_rows(root, settings), key=lambda row: ("." in row.name, row.name))
     if json:
         from cotcli.render.jsonl import write_json

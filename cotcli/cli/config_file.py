@@ -97,12 +97,13 @@ def toml_value(option: Settable, value: Any, origin: str) -> Any:
     return _text(value, origin, "a text or a number")
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence that says a name is wrong."""
+def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """The end of a sentence that says a name is wrong. A prefix that all have makes none nearer."""
     from difflib import get_close_matches
 
-    near = get_close_matches(name.replace("-", "_"), sorted(known), 1)
-    return f"; did you mean {near[0]}?" if near else ""
+    rests = sorted(one.removeprefix(prefix) for one in known)
+    near = get_close_matches(name.removeprefix(prefix).replace("-", "_"), rests, 1)
+    return f"; did you mean {prefix}{near[0]}?" if near else ""
 
 
 def _unknown(what: str, name: str, known: set[str], root: Any, table: str | None) -> UsageError:

@@ -51,7 +51,7 @@ def convert(
         str | None,
         typer.Option("--revision", metavar="REV", help="Of OWNER/REPO: a commit, branch or tag.  [default: main]"),
     ] = None,
-    threads: options.Threads = None,
+    threads: options.ConversionThreads = None,
     dry_run: options.DryRun = False,
     offline: options.Offline = False,
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace what is there.")] = False,

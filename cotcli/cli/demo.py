@@ -57,6 +57,7 @@ def demo(
     Pictures are drawn by seed and shown where the terminal has the colours. The truth is known, so the answer is
     checked against it.
     """
+    options.check_question(question)
     output = OutputOptions(json, stream_json, options.parse_show(show), color, verbose, quiet)
     if question is not None and kind is not None:
         raise UsageError("--question and --kind exclude each other")

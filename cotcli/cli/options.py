@@ -45,7 +45,7 @@ Model = Annotated[
         "--model",
         "-m",
         metavar="NAME|PATH",
-        help="A name (cotcli model ls) or the language GGUF of a pair.",
+        help="A name (cotcli model ls) or the language GGUF of a pair.  [default: llava-cot, or as models.toml says]",
         autocompletion=completion.installed_models,
     ),
 ]
@@ -55,7 +55,9 @@ GpuLayers = Annotated[
 ]
 Device = Annotated[
     str | None,
-    typer.Option("--device", metavar="NAME,…", help="Where to compute (cotcli doctor); cpu for no GPU."),
+    typer.Option(
+        "--device", metavar="NAME,…", help="Where to compute (cotcli doctor); cpu for no GPU.  [default: all GPUs]"
+    ),
 ]
 RequireGpu = Annotated[bool, typer.Option("--require-gpu", help="Refuse to run on the CPU alone.")]
 Rpc = Annotated[
@@ -74,9 +76,24 @@ MemoryCheck = Annotated[
 ]
 Threads = Annotated[
     int | None,
-    typer.Option("--threads", metavar="N", min=1, max=_MAX_THREADS, help="CPU threads.  [default: all cores]"),
+    typer.Option(
+        "--threads",
+        metavar="N",
+        min=1,
+        max=_MAX_THREADS,
+        help="CPU threads.  [default: all cores; 1 for a model below 100 MB]",
+    ),
 ]
-Context = Annotated[int | None, typer.Option("--ctx", metavar="N", min=1, max=_INT32, help="Context length in tokens.")]
+ConversionThreads = Annotated[
+    int | None,
+    typer.Option(
+        "--threads", metavar="N", min=1, max=_MAX_THREADS, help="CPU threads.  [default: all cores, 16 at most]"
+    ),
+]
+Context = Annotated[
+    int | None,
+    typer.Option("--ctx", metavar="N", min=1, max=_INT32, help="Context length in tokens.  [default: 4096]"),
+]
 
 ImageCache = Annotated[
     bool,
@@ -97,13 +114,27 @@ Stages = Annotated[
     ),
 ]
 
-Temperature = Annotated[float | None, typer.Option("--temperature", metavar="T", help="0 is greedy.")]
-TopP = Annotated[float | None, typer.Option("--top-p", metavar="P", help="Most likely tokens up to this share.")]
-TopK = Annotated[int | None, typer.Option("--top-k", metavar="K", help="Most likely tokens; 0 is off.")]
-MinP = Annotated[float | None, typer.Option("--min-p", metavar="P", help="Least share of the likeliest token's.")]
-RepeatPenalty = Annotated[float | None, typer.Option("--repeat-penalty", metavar="R", help="1 is off.")]
+Temperature = Annotated[
+    float | None, typer.Option("--temperature", metavar="T", help="0 is greedy.  [default: the model's own]")
+]
+TopP = Annotated[
+    float | None,
+    typer.Option("--top-p", metavar="P", help="Most likely tokens up to this share.  [default: the model's own]"),
+]
+TopK = Annotated[
+    int | None, typer.Option("--top-k", metavar="K", help="Most likely tokens; 0 is off.  [default: the model's own]")
+]
+MinP = Annotated[
+    float | None,
+    typer.Option("--min-p", metavar="P", help="Least share of the likeliest token's.  [default: the model's own]"),
+]
+RepeatPenalty = Annotated[
+    float | None, typer.Option("--repeat-penalty", metavar="R", help="1 is off.  [default: the model's own]")
+]
 Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="-1 draws one.  [default: 0]")]
-MaxTokens = Annotated[int | None, typer.Option("--max-tokens", metavar="N", help="Limit of the whole answer.")]
+MaxTokens = Annotated[
+    int | None, typer.Option("--max-tokens", metavar="N", help="Limit of the whole answer.  [default: the model's own]")
+]
 StageMaxTokens = Annotated[
     list[str] | None,
     typer.Option(
@@ -230,6 +261,15 @@ def read_schema(path: Path | None) -> str | None:
         reason = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else f"is not JSON: {error}"
         raise UsageError(f"--schema {path}: {reason}") from None
     return text
+
+
+def check_question(text: str | None) -> None:
+    """
+    Raises:
+        UsageError: it is blank, as it must not be in a file of questions either.
+    """
+    if text is not None and not text.strip():
+        raise UsageError("the question is blank", 'For example: "What is in this picture?"')
 
 
 def parse_generation(

@@ -34,7 +34,7 @@ def pull(
             autocompletion=completion.quantizations,
         ),
     ] = None,
-    threads: options.Threads = None,
+    threads: options.ConversionThreads = None,
     dry_run: options.DryRun = False,
     offline: options.Offline = False,
     force: Annotated[bool, typer.Option("--force", "-f", help="Install it again over what is there.")] = False,

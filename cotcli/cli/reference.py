@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_typ
 
 import typer
 
+from cotcli.answer import GenerationParams
 from cotcli.cli.tree import VARIABLES, Settable, Words, commands, settable
 
 Row: TypeAlias = tuple[str, ...]
@@ -48,7 +49,8 @@ A value comes from the flag, else from a variable, else from the config file, el
 said of one command comes first: `COTCLI_ASK_SEED`, and `seed = 1` in the table `[ask]`; an option that one command has
 alone is set in this way only. Of a flag, `1` is on and `0` is off.
 
-Where a table has no default, there is none, or the model's entry in `models.toml` has it.
+Where a table has no default, an option is off. The model's own values are those of its entry in `models.toml`, and for
+what that does not say {defaults}.
 """
 _DEFAULT = re.compile(r"\s*\[default: (?P<value>.*)\]$")
 
@@ -62,7 +64,7 @@ def reference() -> str:
     variables = {(option.command, option.parameter.name): _variable(option) for option in settable(root)}
     others = {**VARIABLES, **OTHER_VARIABLES}
     lines = [
-        _HEAD,
+        _HEAD.format(defaults=_sampling_defaults()),
         *_table(
             ["command", "what it does"], ((_link(words), _help(command).partition("\n")[0]) for words, command in found)
         ),
@@ -77,6 +79,12 @@ def reference() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def _sampling_defaults() -> str:
+    from cotcli.specs import SAMPLING
+
+    return ", ".join(f"`{name} = {getattr(GenerationParams(), name)}`" for name in SAMPLING)
+
+
 def _section(words: Words, command: Any, variables: Mapping[tuple[Words, str], str]) -> Iterator[str]:
     """One command: what it does, how it is called, its arguments and options."""
     arguments: list[Row] = []
@@ -86,7 +94,8 @@ def _section(words: Words, command: Any, variables: Mapping[tuple[Words, str], s
         written = _written(parameter, annotation)
         row = (f"`{_escaped(written)}`", *_meaning(parameter, annotation))
         if parameter.param_type_name == "argument":
-            usage.append(written)
+            bare = parameter.required or (written.startswith("[") and written.endswith("]"))
+            usage.append(written if bare else f"[{written}]")
             arguments.append(row)
         else:
             options.append((*row, variables.get((words, parameter.name), "–")))

@@ -41,6 +41,7 @@ def score(
     from cotcli.render.jsonl import write_json
     from cotcli.render.record import score_record
 
+    options.check_question(question)
     output_options = OutputOptions(json=json, verbose=verbose, quiet=quiet)
     cache_bytes = options.parse_size(image_cache_size, "--image-cache-size")
     load = LoadOptions(

@@ -16,6 +16,7 @@ from typing import Any
 import typer
 
 from cotcli.cli.config_file import check_keys, config_file, nearest, read_config, toml_value
+from cotcli.cli.run import note
 from cotcli.cli.tree import PREFIX, VARIABLES, Settable, Words, commands, settable
 from cotcli.errors import CotcliError, ModelError, UsageError
 
@@ -126,19 +127,23 @@ class Settings:
         found = (self.of(option) for option in self._options if option.key == key and _leads(words, option.command))
         return any(setting is not None and str(setting.value).strip().lower() in _YES for setting in found)
 
-    def unknown_variables(self) -> list[str]:
+    def _unknown_variables(self) -> list[str]:
         """Variables of our prefix that set nothing, each with the nearest that would."""
         known = {option.own_variable for option in self._options}
         known |= {option.variable for option in self._options if option.shared}
-        return [f"{name} sets nothing{nearest(name, known)}" for name in sorted(self._variables() - known)]
+        known |= set(VARIABLES)
+        return [f"{name} sets nothing{nearest(name, known, PREFIX)}" for name in sorted(self._variables() - known)]
 
     def begin(self, context: typer.Context, command: Words) -> None:
-        """A command begins to run.
+        """A command begins to run. It is told which variables set nothing: a name may be misspelt.
 
         Raises:
             UsageError: `problem`, unless the command tells what to mend.
         """
         self._running = context
+        if not context.params.get("quiet"):
+            for text in self._unknown_variables():
+                note(text)
         if self.problem is not None and command != _TELLS_WHAT_TO_MEND:
             raise self.problem
 
@@ -207,13 +212,15 @@ def _leads(words: Words, command: Words) -> bool:
 
 
 def _speaks_of(message: str, flags: Sequence[str], value: Any) -> bool:
-    """Whether an error is about an option: names a flag of its, begins with its key, or quotes its value."""
+    """Whether an error is about an option: names a flag of its, begins with its key, or quotes its value.
+
+    A single character may be there by chance. It is a quotation where the key is before it.
+    """
+    quoted = rf"{re.escape(value)}(?![^\s'\",:])" if isinstance(value, str) and value else None
     for flag in (flag for flag in flags if flag.startswith("--")):
         key = flag.lstrip("-").replace("-", "_")
         if re.search(rf"(?<![\w-]){flag}(?![\w-])", message) or re.match(rf"(a stage in )?{key}\b", message):
             return True
-    return (
-        isinstance(value, str)
-        and len(value) > 1
-        and re.search(rf"(?<![^\s'\"]){re.escape(value)}(?![^\s'\",:])", message) is not None
-    )
+        if quoted is not None and re.search(rf"\b{key} {quoted}", message):
+            return True
+    return quoted is not None and len(value) > 1 and re.search(rf"(?<![^\s'\"]){quoted}", message) is not None

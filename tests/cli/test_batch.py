@@ -249,6 +249,7 @@ def test_a_moved_folder_goes_on(answered: Path) -> None:
     [
         ([], ["nothing to ask", "cotcli batch --help"]),
         ([QUESTION], ["no picture", "--files-from"]),
+        ([" ", "pics"], ["the question is blank"]),
         ([QUESTION, "pics", "--questions", "q.csv"], ["--questions"]),
         (["--questions", "q.csv", "--include", "*.png"], ["--include"]),
         (["--questions", "q.csv", "--files-from", "q.csv"], ["--files-from"]),

@@ -95,6 +95,8 @@ def test_a_broken_home_stops_no_one_from_typing(home: Path) -> None:
     env = {"_COTCLI_COMPLETE": "complete_bash", "COMP_WORDS": "cotcli\nask\n-m\n", "COMP_CWORD": "3"}
     done = cotcli(env=env)
     assert (done.out, done.err) == ("", "")
+    done = cotcli(env={**env, "COMP_CWORD": "x"})
+    assert (done.code, done.out, done.err) == (1, "", "")
 
 
 def test_installing(tmp_path: Path) -> None:

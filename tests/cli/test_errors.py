@@ -36,6 +36,9 @@ def fails(done: Finished, code: int, *texts: str) -> None:
     [
         (["ask"], ["Missing argument", "cotcli ask --help"]),
         (["ask", QUESTION], ["Missing argument", "cotcli ask --help"]),
+        (["ask", "", "a.png"], ["the question is blank"]),
+        (["score", " \n", "a.png", "--answer", "A"], ["the question is blank"]),
+        (["demo", "--question", "\t"], ["the question is blank"]),
         (["ask", QUESTION, "a.png", "--nonsense"], ["--nonsense", "cotcli ask --help"]),
         (["nonsense"], ["nonsense", "cotcli --help"]),
         (["ask", QUESTION, "a.png", "--temperature", "hot"], ["--temperature"]),

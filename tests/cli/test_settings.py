@@ -172,9 +172,16 @@ def test_values_that_the_command_itself_refuses(run: Run, config: Path) -> None:
     refused(run(*ask, "--temperature", "-3"), "cotcli: temperature must be 0 or more, not -3.0\n")
 
 
-def test_a_model_that_is_missing_names_its_origin(run: Run) -> None:
-    done = run("ask", "Q", str(PICTURE), env={"COTCLI_MODEL": "typo"})
-    assert (done.code, done.err.splitlines()[0]) == (4, "cotcli: COTCLI_MODEL: there is no model typo")
+def test_a_model_that_is_missing_names_its_origin(run: Run, config: Path) -> None:
+    for name in ("typo", "x", "3"):
+        done = run("ask", "Q", str(PICTURE), env={"COTCLI_MODEL": name})
+        assert (done.code, done.err.splitlines()[0]) == (4, f"cotcli: COTCLI_MODEL: there is no model {name}")
+    config.write_text("model = 3\n")
+    done = run("ask", "Q", str(PICTURE))
+    assert (done.code, done.err.splitlines()[0]) == (4, f"cotcli: {config}: model: there is no model 3")
+    # A single character may be in a message by chance.
+    config.write_text("model = 'a'\n")
+    refused(run("ask", "Q", str(PICTURE), "--stage-max-tokens", "x=1"), "cotcli: a stage in stage_max_tokens must be")
 
 
 def test_flags_that_exclude_each_other_say_how_to_go_on(run: Run, config: Path) -> None:
@@ -257,6 +264,19 @@ def test_variables_that_set_nothing_are_told_of(run: Run) -> None:
     done = run("config", "show", env={"COTCLI_TEMPRATURE": "1", "COTCLI_DEBUG": "0"})
     assert done.code == 0
     assert done.err == "cotcli: COTCLI_TEMPRATURE sets nothing; did you mean COTCLI_TEMPERATURE?\n"
+    done = run("model", "ls", env={"COTCLI_MODLE": "demo", "COTCLI_CONFGI": "x", "COTCLI_ZZZZZZ": "1"})
+    assert done.code == 0 and "demo-Q8_0.gguf" in done.out
+    assert done.err.splitlines() == [
+        "cotcli: COTCLI_CONFGI sets nothing; did you mean COTCLI_CONFIG?",
+        "cotcli: COTCLI_MODLE sets nothing; did you mean COTCLI_MODEL?",
+        "cotcli: COTCLI_ZZZZZZ sets nothing",
+    ]
+    ask = ("ask", "Q", str(PICTURE), "--model", "typo")
+    noted = "cotcli: COTCLI_MODLE sets nothing; did you mean COTCLI_MODEL?\n"
+    env = {"COTCLI_MODLE": "demo"}
+    assert run(*ask, env=env).err.startswith(f"{noted}cotcli: there is no model typo\n")
+    assert run(*ask, "--quiet", env=env).err.startswith("cotcli: there is no model typo\n")
+    assert run("ask", "--help", env=env).err == ""
 
 
 def test_show_as_text(run: Run, config: Path) -> None:
