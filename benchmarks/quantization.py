@@ -26,7 +26,8 @@ from convert import convert
 from cotcli.generate import Reasoner, load
 from cotcli.scoring import log_softmax
 from cotcli.shapes.scenes import draw
-from training.held_out import Item, Score, held_out, score
+from training.arguments import between
+from training.held_out import MAX_ITEMS, MAX_SET, Item, Score, held_out, score
 
 LogProbs = npt.NDArray[np.float64]
 
@@ -72,9 +73,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--types", nargs="+", default=["f32", "f16", "q8_0", "q4_k_m"])
-    parser.add_argument("--scenes", type=int, default=500)
+    parser.add_argument("--scenes", type=between(1, MAX_ITEMS), default=500)
     parser.add_argument("--kl-scenes", type=int, default=100, help="of these, for the divergence")
-    parser.add_argument("--seed", type=int, default=0, help="which held-out set")
+    parser.add_argument("--seed", type=between(0, MAX_SET), default=0, help="which held-out set")
     parser.add_argument("--threads", type=int)
     given = parser.parse_args()
     items = held_out(given.scenes, given.seed)

@@ -30,7 +30,7 @@ from transformers import MllamaForConditionalGeneration
 from cotcli.shapes.questions import KINDS
 from cotcli.shapes.scenes import make_scene
 from training.batches import Batch, BatchOptions, cross_attention_mask, preprocess
-from training.evaluate import greedy_answers
+from training.greedy import greedy_answers
 from training.held_out import held_out, score
 from training.model import WIDTH
 from training.train import Fit, Learner, Options, Phase, load, save_whole

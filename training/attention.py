@@ -22,8 +22,9 @@ from tokenizers import Tokenizer
 from transformers import MllamaForConditionalGeneration
 
 from cotcli.shapes.answers import join_stages, make_stages
+from training.arguments import between
 from training.batches import cross_attention_mask, object_patches, preprocess
-from training.held_out import Item, held_out
+from training.held_out import MAX_ITEMS, MAX_SET, Item, held_out
 from training.tokenizer import PromptEncoder
 
 WORDS = ("size", "colour", "shape")
@@ -77,8 +78,8 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--scenes", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0, help="which held-out set")
+    parser.add_argument("--scenes", type=between(1, MAX_ITEMS), default=200)
+    parser.add_argument("--seed", type=between(0, MAX_SET), default=0, help="which held-out set")
     given = parser.parse_args()
     torch.set_num_threads(1)
     for (when, word), look in looks(given.checkpoint, held_out(given.scenes, given.seed)).items():

@@ -3,10 +3,10 @@
     python -m training.dataset DIR --scenes 1000 --seed 0 --questions 3
 
 DIR/train.jsonl   a line a picture: id, image (relative to DIR) and conversations, human and gpt taking turns
-DIR/truth.jsonl   a line a picture: its objects, and of each question the fields and the truth
+DIR/truth.jsonl   a line a picture: its objects, and of each question the fields and the truth (cotcli.shapes.record)
 DIR/image/        the pictures, 000000.png and so on
 
-Knows these files. Knows nothing about models; NumPy, Pillow and rich are enough. The scenes are training's, so that
+Knows these files. Knows nothing about models; NumPy, Pillow and tqdm are enough. The scenes are training's, so that
 none of them is in a held-out set. The same command writes the same bytes.
 """
 
@@ -16,17 +16,19 @@ import argparse
 import json
 import random
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import track
+from tqdm import tqdm
 
 from cotcli.shapes.answers import make_answer
 from cotcli.shapes.questions import Question, make_question, make_questions
+from cotcli.shapes.record import Truth, truth_record
 from cotcli.shapes.scenes import TRAIN_SEED_BITS, Scene, draw, make_scene
+from training.arguments import between
+from training.files import PART, foreign_file
 
 TRAIN, TRUTH, IMAGES = "train.jsonl", "truth.jsonl", "image"
 MAX_SCENES = 1_000_000  # file names have six digits
@@ -62,50 +64,42 @@ def train_record(example: Example, name: str) -> dict[str, Any]:
     return {"id": name, "image": f"{IMAGES}/{name}.png", "conversations": conversations}
 
 
-def truth_record(example: Example, name: str) -> dict[str, Any]:
-    """The line of `truth.jsonl`. Objects come from left to right, with places and radius in pixels of the picture."""
-    scene = example.scene
-    return {
-        "id": name,
-        "image": f"{IMAGES}/{name}.png",
-        "scene_seed": scene.seed,
-        "width": scene.width,
-        "height": scene.height,
-        "objects": [
-            {**asdict(item), "cell": seen.cell} for item, seen in zip(scene.left_to_right, scene.seen, strict=True)
-        ],
-        "questions": [asdict(question) for question in example.questions],
-    }
-
-
 def write_dataset(folder: Path, scenes: int, seed: int, questions: int = 1) -> None:
     """Writes the data set; the two lists get their names when they are complete."""
     (folder / IMAGES).mkdir(parents=True, exist_ok=True)
-    lists = {name: folder / f"{name}.part" for name in (TRAIN, TRUTH)}
+    lists = {name: folder / f"{name}{PART}" for name in (TRAIN, TRUTH)}
     with lists[TRAIN].open("w", encoding="utf-8") as train, lists[TRUTH].open("w", encoding="utf-8") as truth:
-        for index in track(
-            range(scenes), "pictures", console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
-        ):
-            example, name = make_example(seed, index, questions), f"{index:06d}"
-            draw(example.scene).save(folder / IMAGES / f"{name}.png")
-            train.write(json.dumps(train_record(example, name), ensure_ascii=False) + "\n")
-            truth.write(json.dumps(truth_record(example, name), ensure_ascii=False) + "\n")
+        for index in tqdm(range(scenes), unit="picture", leave=False, disable=not sys.stderr.isatty()):
+            example, name = make_example(seed, index, questions), _name(index)
+            draw(example.scene).save(folder / _picture(index))
+            for file, record in zip((train, truth), _records(example, name), strict=True):
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
     for name, part in lists.items():
         part.replace(folder / name)
 
 
-def foreign_file(folder: Path, scenes: int) -> str | None:
-    """A file in the folder that `write_dataset` would leave beside its own, None when there is none."""
-    lists = {name + end for name in (TRAIN, TRUTH) for end in ("", ".part")}
-    for path in sorted(folder.iterdir()):
-        if path.name == IMAGES and path.is_dir():
-            for picture in sorted(path.iterdir()):
-                digits = picture.name.removesuffix(".png")
-                if picture.name != f"{digits:0>6}.png" or not digits.isdecimal() or int(digits) >= scenes:
-                    return f"{IMAGES}/{picture.name}"
-        elif path.name not in lists:
-            return path.name
-    return None
+def other_set(folder: Path, scenes: int, seed: int, questions: int = 1) -> str | None:
+    """A file in the folder that is not of this data set, None when there is none.
+
+    Pictures of two sets under one list would look like one set: what a stop leaves is gone on with by the same seed and
+    number of questions only, and by no fewer scenes.
+    """
+    firsts = _records(make_example(seed, 0, questions), _name(0))
+    return foreign_file(folder, _picture, scenes, dict(zip((TRAIN, TRUTH), firsts, strict=True)))
+
+
+def _records(example: Example, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The lines of both lists."""
+    train = train_record(example, name)
+    return train, truth_record(Truth(name, train["image"], example.scene, example.questions))
+
+
+def _name(index: int) -> str:
+    return f"{index:06d}"
+
+
+def _picture(index: int) -> str:
+    return f"{IMAGES}/{_name(index)}.png"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -116,36 +110,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="where to write; new, empty, or from the same command")
-    parser.add_argument("--scenes", type=_between(1, MAX_SCENES), required=True, metavar="N", help="how many pictures")
-    parser.add_argument("--seed", type=_between(0, 2**63 - 1), required=True, metavar="S", help="which data set")
+    parser.add_argument("--scenes", type=between(1, MAX_SCENES), required=True, metavar="N", help="how many pictures")
+    parser.add_argument("--seed", type=between(0, 2**63 - 1), required=True, metavar="S", help="which data set")
     parser.add_argument(
-        "--questions", type=_between(1, MAX_QUESTIONS), default=1, metavar="K", help="about each picture; default 1"
+        "--questions", type=between(1, MAX_QUESTIONS), default=1, metavar="K", help="about each picture; default 1"
     )
     given = parser.parse_args(arguments)
     folder: Path = given.folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if (other := foreign_file(folder, given.scenes)) is not None:
-            parser.error(f"argument DIR: {folder} holds {other}, which is not of this data set; give a new folder")
+        if (other := other_set(folder, given.scenes, given.seed, given.questions)) is not None:
+            parser.error(
+                f"argument DIR: {folder} holds {other}, which is not of this data set; give a new folder, or the "
+                "--seed, --questions and --scenes that wrote it"
+            )
         write_dataset(folder, given.scenes, given.seed, given.questions)
     except OSError as error:
         parser.error(f"cannot write to {folder}: {error.strerror or error}")
     print(f"{given.scenes} pictures with {given.scenes * given.questions} questions in {folder}")
-
-
-def _between(low: int, high: int) -> Callable[[str], int]:
-    """An argparse type: whole numbers from `low` to `high`."""
-
-    def parse(text: str) -> int:
-        try:
-            number = int(text)
-        except ValueError:
-            number = low - 1
-        if not low <= number <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low} to {high}")
-        return number
-
-    return parse
 
 
 if __name__ == "__main__":

@@ -12,13 +12,19 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cotcli.shapes.answers import Verdict, judge, make_answer
 from cotcli.shapes.check import FAULTS, check
 from cotcli.shapes.questions import KINDS, UNSEEN_STRANGERS, Question, make_question
+from cotcli.shapes.record import Truth, truth_record
 from cotcli.shapes.scenes import HELD_OUT_SEED, Scene, draw, make_scene
+from training.files import foreign_file, write_whole
 
+QUESTIONS, TRUTH = "questions.jsonl", "truth.jsonl"
+MAX_ITEMS = 100_000
 _SEEDS_A_SET = 1_000_000
+MAX_SET = HELD_OUT_SEED // _SEEDS_A_SET - 1  # all sets end below twice HELD_OUT_SEED, where `cotcli demo` begins
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,12 @@ def held_out(number: int, seed: int = 0) -> list[Item]:
 
     A scene that offers no question of the kind whose turn it is gives way to the next, so that no kind is asked more
     than once more often than another.
+
+    Raises:
+        ValueError: there is no such set: its seeds would be training's, or those of `cotcli demo`.
     """
+    if not 0 <= seed <= MAX_SET:
+        raise ValueError(f"held-out sets are numbered from 0 to {MAX_SET}, not {seed}")
     items: list[Item] = []
     seeds = iter(range(HELD_OUT_SEED + seed * _SEEDS_A_SET, HELD_OUT_SEED + (seed + 1) * _SEEDS_A_SET))
     while len(items) < number:
@@ -102,20 +113,44 @@ def score(items: Sequence[Item], answers: Sequence[str]) -> tuple[Score, list[Ve
 
 
 def write_folder(items: Sequence[Item], folder: Path) -> None:
-    """Writes `0000.png`, … and `questions.jsonl`: id, image, question, kind, options, truth, answer (the reference)."""
+    """Writes pictures, `0000.png` and so on, what is asked and what is true of them; again, the same bytes.
+
+    `questions.jsonl`: id, image, question, kind, options, truth, answer (the reference). `truth.jsonl`: the scenes and
+    questions as `cotcli.shapes.record` has them, from which `training.check` judges answers.
+
+    Raises:
+        ValueError: the folder holds something else. Nothing is written.
+    """
+    truths = [Truth(f"{index:04d}", _picture(index), item.scene, (item.question,)) for index, item in enumerate(items)]
+    lists = {
+        QUESTIONS: [_asked(truth, item) for truth, item in zip(truths, items, strict=True)],
+        TRUTH: [truth_record(truth) for truth in truths],
+    }
     folder.mkdir(parents=True, exist_ok=True)
-    lines: list[str] = []
-    for index, item in enumerate(items):
-        name = f"{index:04d}.png"
-        draw(item.scene).save(folder / name)
-        record = {
-            "id": f"{index:04d}",
-            "image": name,
-            "question": item.question.text,
-            "kind": item.question.kind,
-            "options": list(item.question.options),
-            "truth": item.question.truth,
-            "answer": item.reference,
-        }
-        lines.append(json.dumps(record, ensure_ascii=False) + "\n")
-    (folder / "questions.jsonl").write_text("".join(lines), encoding="utf-8")
+    firsts = {name: records[0] for name, records in lists.items() if records}
+    if (other := foreign_file(folder, _picture, len(items), firsts)) is not None:
+        raise ValueError(
+            f"{folder} holds {other}, which is not of this set; give a new folder, or the --seed and --scenes that "
+            "wrote it"
+        )
+    for truth in truths:
+        draw(truth.scene).save(folder / truth.image)
+    for name, records in lists.items():
+        write_whole(folder / name, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+
+
+def _picture(index: int) -> str:
+    return f"{index:04d}.png"
+
+
+def _asked(truth: Truth, item: Item) -> dict[str, Any]:
+    """The line of `questions.jsonl`, as `cotcli batch --questions` takes it."""
+    return {
+        "id": truth.id,
+        "image": truth.image,
+        "question": item.question.text,
+        "kind": item.question.kind,
+        "options": list(item.question.options),
+        "truth": item.question.truth,
+        "answer": item.reference,
+    }

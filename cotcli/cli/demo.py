@@ -28,6 +28,8 @@ MODEL = "demo"
 # `cotcli demo` alone is `cotcli demo --new SEED --kind KIND`.
 SEED = 55
 KIND: Kind = "subtract"
+# A token has a byte at least, so that a question of so many and the longest answer fit the context.
+MAX_QUESTION = 2000
 
 
 def demo(
@@ -41,7 +43,7 @@ def demo(
         str | None, typer.Option("--question", metavar="TEXT", help="Ask your own; its truth is not known.")
     ] = None,
     save: Annotated[
-        Path | None,
+        str | None,
         typer.Option("--save", metavar="DIR", help="Keep picture, question, truth and answer, for anyone to check."),
     ] = None,
     show: options.Show = None,
@@ -61,16 +63,24 @@ def demo(
     output = OutputOptions(json, stream_json, options.parse_show(show), color, verbose, quiet)
     if question is not None and kind is not None:
         raise UsageError("--question and --kind exclude each other")
+    if question is not None and len(question.encode("utf-8", "surrogateescape")) > MAX_QUESTION:
+        raise UsageError(
+            f"--question takes at most {MAX_QUESTION} bytes",
+            f"A longer one, about a kept picture: cotcli ask QUESTION DIR/picture.png --model {MODEL} --ctx N",
+        )
+    if save is not None and not save.strip():
+        raise UsageError("--save takes a folder, not an empty name", "For example: cotcli demo --save out")
+    folder = None if save is None else Path(save)
     from cotcli.cli.drawn import PICTURE, draw_one, keep
     from cotcli.image import load_image
 
     if new is None and question is None:
         kind = kind or KIND
     drawn = draw_one(SEED if new is None else new, kind, question)
-    if save is not None:
-        keep(drawn, save)
-    image = load_image(drawn.png, name=drawn.name if save is None else str(save / PICTURE))
-    tour = _Tour(drawn, image.source, save, output)
+    if folder is not None:
+        keep(drawn, folder)
+    image = load_image(drawn.png, name=drawn.name if folder is None else str(folder / PICTURE))
+    tour = _Tour(drawn, image.source, folder, output)
     tour.begin()
     load = LoadOptions(MODEL, threads=threads)
     raise typer.Exit(answer_all(Job(drawn.text, image, load, output=output, on_answer=tour.end)))
@@ -116,7 +126,7 @@ class _Tour:
         from cotcli.cli.drawn import ANSWER, PICTURE, QUESTION, keep_answer, verdict
 
         if answer.ok and self._drawn.question is not None:
-            right, why = verdict(self._drawn.scene, self._drawn.question, answer.raw)
+            right, why = verdict(self._drawn.scene, self._drawn.question, answer.raw, answer.answer)
             self._note(f": {why}", *(("right", "bold green") if right else ("wrong", "bold red")))
         if self._folder is not None:
             from cotcli.render.record import answer_record

@@ -12,7 +12,7 @@ import json
 import os
 import random
 import shlex
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,10 @@ from typing import Any
 from PIL.Image import Image
 
 from cotcli.errors import ResourceError, UsageError
-from cotcli.shapes.answers import judge
+from cotcli.shapes.answers import matches
 from cotcli.shapes.check import check
 from cotcli.shapes.questions import KINDS, NOT_HERE, UNSEEN_STRANGERS, Question, make_question
+from cotcli.shapes.record import Truth, truth_record
 from cotcli.shapes.scenes import HELD_OUT_SEED, Scene, draw, make_scene
 
 FIRST_SEED = 2 * HELD_OUT_SEED
@@ -93,11 +94,16 @@ def questions(scene: Scene) -> dict[str, Question]:
     return offered
 
 
-def verdict(scene: Scene, question: Question, raw: str) -> tuple[bool, str]:
-    """Whether what a model wrote comes to the truth; then the truth, and the first mistake there is, in words."""
+def verdict(scene: Scene, question: Question, raw: str, conclusion: str) -> tuple[bool, str]:
+    """Whether an answer's conclusion is the truth; then the truth, and the first mistake there is, in words.
+
+    Args:
+        raw: all that the model wrote.
+        conclusion: what the user is shown of it as the answer, however its tags are broken.
+    """
     value = f'"{question.value}"' if question.value == NOT_HERE else question.value
     told = f"the truth is {value}" if question.truth == question.value else f"the truth is {question.truth} ({value})"
-    right = judge(raw, question).correct
+    right = matches(conclusion, question.truth, question.options)
     mistake = check(raw, scene, question).detail
     if not mistake:
         return right, told
@@ -105,25 +111,14 @@ def verdict(scene: Scene, question: Question, raw: str) -> tuple[bool, str]:
 
 
 def describe(drawn: Drawn) -> dict[str, Any]:
-    """All there is to know of it, as JSON: `make_scene(scene_seed)` gives the same objects, `command` the same text."""
-    scene, question = drawn.scene, drawn.question
+    """All there is to know of it, as JSON: how to ask it again, and the truth as `cotcli.shapes.record` reads it."""
+    questions = (drawn.question,) if drawn.question else ()
     return {
         "command": drawn.command,
         "seed": drawn.seed,
-        "scene_seed": scene.seed,
-        "picture": PICTURE,
         "sha256": hashlib.sha256(drawn.png).hexdigest(),
-        "width": scene.width,
-        "height": scene.height,
-        "objects": [
-            {**asdict(seen), "x": round(item.x, 1), "y": round(item.y, 1)}
-            for seen, item in zip(scene.seen, scene.left_to_right, strict=True)
-        ],
         "question": drawn.text,
-        "kind": question.kind if question else None,
-        "options": list(question.options) if question else [],
-        "truth": question.truth if question else None,
-        "value": question.value if question else None,
+        **truth_record(Truth(drawn.name, PICTURE, drawn.scene, questions)),
     }
 
 

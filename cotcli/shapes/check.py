@@ -74,7 +74,8 @@ def check(answer: str, scene: Scene, question: Question) -> Check:
     An answer without a fault has the right conclusion; one with the right conclusion may have faults.
 
     Raises:
-        ValueError: the question's truth is not what the scene gives: it was asked about another one.
+        ValueError: every stage is right, and yet the conclusion is not the question's truth, which was then computed
+            for another scene. Where a stage is wrong, that is returned, and such a question not noticed.
     """
     stages = split_stages(answer)
     if stages is None:

@@ -18,21 +18,21 @@ from jsonschema import Draft202012Validator
 from PIL import Image
 from rich.cells import cell_len
 
-from cotcli.cli.demo import KIND, SEED, Kind
+from cotcli.cli.demo import KIND, MAX_QUESTION, SEED, Kind
 from cotcli.cli.drawn import FIRST_SEED, Drawn, describe, draw_one, questions, verdict
 from cotcli.render.schema import json_schema
-from cotcli.shapes.answers import judge, make_answer
-from cotcli.shapes.questions import KINDS, NOT_HERE, Question
-from cotcli.shapes.scenes import COLOURS, GRID, SHAPES, SIZES, TRAIN_SEED_BITS, draw, make_scene
+from cotcli.shapes.answers import make_answer, matches
+from cotcli.shapes.questions import KINDS, Question
+from cotcli.shapes.record import read_truth
+from cotcli.shapes.scenes import GRID, TRAIN_SEED_BITS, Scene, draw, make_scene
+from cotcli.stages import parser_of
 from tests.cli.process import Finished, cotcli, cotcli_on_terminal
-from training.held_out import held_out
+from tests.shapes.reading import read
+from training.held_out import MAX_SET, held_out
 
 DEMO = ("demo", "--threads", 1)
 TRUECOLOR = {"COLORTERM": "truecolor"}
 NAMES = {"picture.png", "question.json", "answer.json"}
-_PHRASE = re.compile(
-    rf"\b(?:(?:{'|'.join(SIZES)}) )?(?:(?:{'|'.join(COLOURS)}) )?(?:{'|'.join(SHAPES)}|object)(?:es|s)?\b"
-)
 
 
 def validate(record: Any) -> None:
@@ -41,55 +41,6 @@ def validate(record: Any) -> None:
 
 def plain(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;]*m", "", text)
-
-
-def read_truth(kept: dict[str, Any]) -> str:
-    """The truth by the words of the question and the objects of `question.json`; knows neither filters nor scenes."""
-    text = re.split(r"\sA\. ", kept["question"])[0]
-    objects = kept["objects"]
-
-    def picked(phrase: str) -> list[dict[str, Any]]:
-        words = {
-            word.removesuffix("es") if word.startswith("cross") else word.removesuffix("s") for word in phrase.split()
-        }
-        return [item for item in objects if words - {"object"} <= {item["size"], item["colour"], item["shape"]}]
-
-    def place(item: dict[str, Any]) -> tuple[float, float]:
-        return item["x"] / kept["width"], item["y"] / kept["height"]
-
-    phrases = [found.group() for found in _PHRASE.finditer(text)]
-    asked = re.search(r"colour|shape|size", text)
-    if kept["kind"] == "absent":
-        assert not phrases or not picked(phrases[0])
-        return NOT_HERE
-    if kept["kind"] == "extreme":
-        if "largest" in text:
-            [found] = [item for item in objects if item["size"] == "big"]
-        elif corner := re.search(r"(top|bottom) (left|right) corner", text):
-            at = (float(corner[2] == "right"), float(corner[1] == "bottom"))
-            found = min(objects, key=lambda item: math.dist(place(item), at))
-        else:
-            sign, axis = {"leftmost": (1, 0), "rightmost": (-1, 0), "topmost": (1, 1), "lowest": (-1, 1)}[
-                re.search(r"leftmost|rightmost|topmost|lowest", text)[0]  # type: ignore[index]
-            ]
-            found = min(objects, key=lambda item: sign * place(item)[axis])
-        return str(found[asked[0]])  # type: ignore[index]
-    if kept["kind"] == "attribute":
-        [found] = picked(phrases[0])
-        return str(found[asked[0]])  # type: ignore[index]
-    if kept["kind"] == "relation":
-        (one,), (other,) = map(picked, phrases)
-        (x, y), (other_x, other_y) = place(one), place(other)
-        holds = {"left of": x < other_x, "right of": x > other_x, "above": y < other_y, "below": y > other_y}
-        return "Yes" if holds[re.search(r"left of|right of|above|below", text)[0]] else "No"  # type: ignore[index]
-    if kept["kind"] == "subtract":
-        *gone, counted = phrases
-        return str(sum(not any(item in picked(phrase) for phrase in gone) for item in picked(counted)))
-    numbers = [len(picked(phrase)) for phrase in phrases]
-    if kept["kind"] == "compare":
-        a, b = numbers
-        return "Yes" if (a > b if re.search("more|greater", text) else a < b) else "No"
-    return str(numbers[0]) if kept["kind"] == "count" else "Yes" if numbers[0] else "No"
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +62,7 @@ def test_kinds_are_those_of_the_world() -> None:
 
 
 def test_scenes_are_of_no_other_set() -> None:
-    evaluated = {item.scene.seed for set_ in (0, 1, 9_999) for item in held_out(2, set_)}
+    evaluated = {item.scene.seed for set_ in (0, 1, 9_999, MAX_SET) for item in held_out(2, set_)}
     assert min(evaluated) >= 2**TRAIN_SEED_BITS and max(evaluated) < FIRST_SEED
 
 
@@ -123,9 +74,10 @@ def test_truths_follow_from_words_and_objects(kind: str) -> None:
         question = questions(scene).get(kind)
         if question is not None:
             kept = describe(Drawn(seed, scene, question.text, question))
-            assert kept["kind"] == kind
-            assert kept["value"] == read_truth(kept), kept
-            values.add(kept["value"])
+            (asked,) = kept["questions"]
+            assert asked["kind"] == kind
+            assert asked["value"] == read(kept["question"], kept["objects"], kept["width"], kept["height"]), kept
+            values.add(asked["value"])
     assert len(values) >= (1 if kind == "absent" else 2)
 
 
@@ -144,12 +96,17 @@ def test_what_is_kept_can_be_checked(kept: tuple[Path, Finished]) -> None:
             "colour": item.colour,
             "shape": item.shape,
         }
-        assert abs(told["x"] - item.x) <= 0.05 and abs(told["y"] - item.y) <= 0.05
+        assert (told["x"], told["y"], told["radius"]) == (item.x, item.y, item.radius)
         column, row = math.floor(item.x * GRID / scene.width), math.floor(item.y * GRID / scene.height)
         assert told["cell"] == f"{'ABCDEFGH'[column]}{row + 1}"
-    assert question["value"] == read_truth(question)
-    options = question["options"]
-    assert question["truth"] == ("ABCD"[options.index(question["value"])] if options else question["value"])
+    (asked,) = question["questions"]
+    assert asked["text"] == question["question"]
+    assert asked["value"] == read(asked["text"], question["objects"], question["width"], question["height"])
+    assert asked["truth"] == ("ABCD"[asked["options"].index(asked["value"])] if asked["options"] else asked["value"])
+    assert (question["id"], question["image"]) == (f"demo:{SEED}", "picture.png")
+    truth = read_truth(question)
+    assert truth.questions == (draw_one(SEED, KIND).question,)
+    assert draw(truth.scene).tobytes() == draw(scene).tobytes()
     validate(answer)
     assert answer == json.loads(done.out)
     assert answer["question"] == question["question"]
@@ -161,8 +118,9 @@ def test_what_is_kept_can_be_checked(kept: tuple[Path, Finished]) -> None:
 def test_the_default_is_answered_right(kept: tuple[Path, Finished]) -> None:
     folder, done = kept
     question, answer = load(folder / "question.json"), load(folder / "answer.json")
-    assert answer["answer"] in (question["truth"], question["value"]), "choose another SEED in cotcli.cli.demo"
-    assert f"cotcli: right: the truth is {question['truth']}" in done.err
+    (asked,) = question["questions"]
+    assert answer["answer"] in (asked["truth"], asked["value"]), "choose another SEED in cotcli.cli.demo"
+    assert f"cotcli: right: the truth is {asked['truth']}" in done.err
 
 
 def test_ask_and_the_kept_command_give_the_same(kept: tuple[Path, Finished], tmp_path: Path) -> None:
@@ -199,7 +157,7 @@ def test_saving_replaces_only_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["count", "compare", "exists", "absent"])
-def test_the_verdict_is_the_judges(kind: str) -> None:
+def test_the_verdict_is_on_the_answer(kind: str) -> None:
     drawn = draw_one(11, kind)
     assert drawn.question is not None
     done = cotcli(*DEMO, "--new", 11, "--kind", kind, "--json")
@@ -208,7 +166,7 @@ def test_the_verdict_is_the_judges(kind: str) -> None:
     assert (done.code, record["question"], record["id"]) == (0, drawn.text, "demo:11")
     first, last = done.err.splitlines()
     assert first == "cotcli: demo:11: " + drawn.text.replace("\n", " ")
-    word = "right" if judge(record["raw"], drawn.question).correct else "wrong"
+    word = "right" if matches(record["answer"], drawn.question.truth, drawn.question.options) else "wrong"
     assert last.startswith(f"cotcli: {word}: the truth is {truth_of(drawn.question)}")
     assert ("; first mistake: " in last) is (word == "wrong")
 
@@ -221,16 +179,39 @@ def test_right_and_wrong(kind: str) -> None:
         if question is None:
             continue
         answer = make_answer(scene.seen, question, random.Random(seed))
-        assert verdict(scene, question, answer) == (True, f"the truth is {truth_of(question)}")
+        assert parsed_verdict(scene, question, answer) == (True, f"the truth is {truth_of(question)}")
         concluded = re.compile(r"<CONCLUSION>.*</CONCLUSION>")
-        wrong, why = verdict(scene, question, concluded.sub("<CONCLUSION>none of it</CONCLUSION>", answer))
+        wrong, why = parsed_verdict(scene, question, concluded.sub("<CONCLUSION>none of it</CONCLUSION>", answer))
         assert not wrong
         assert re.fullmatch(rf'the truth is {re.escape(truth_of(question))}; first mistake: .*"none of it".*', why)
         misread = answer.replace("<SUMMARY>", "<SUMMARY>Well, ")
-        right, why = verdict(scene, question, misread)
+        right, why = parsed_verdict(scene, question, misread)
         assert right and why.startswith(f"the truth is {truth_of(question)}; yet a mistake on the way: the summary ")
-        wrong, why = verdict(scene, question, "I see nothing.")
+        wrong, why = parsed_verdict(scene, question, "I see nothing.")
         assert not wrong and "; first mistake: the stage SUMMARY is missing" in why
+
+
+def parsed_verdict(scene: Scene, question: Question, raw: str) -> tuple[bool, str]:
+    """On what cotcli takes for the answer of a text."""
+    parser = parser_of()
+    parser.feed(raw)
+    parser.close()
+    return verdict(scene, question, raw, parser.answer)
+
+
+@pytest.mark.parametrize(
+    "tags", [("<CONCLUSION>", ""), ("<conclusion>", "</conclusion>"), ("<Conclusion>", "</CONCLUSION>")]
+)
+def test_the_verdict_is_on_what_is_shown_however_its_tags_are_broken(tags: tuple[str, str]) -> None:
+    drawn = draw_one(11, "count")
+    assert drawn.question is not None
+    answer = make_answer(drawn.scene.seen, drawn.question, random.Random(0))
+    before = answer.partition("<CONCLUSION>")[0]
+    for said, right in ((drawn.question.truth, True), ("none of it", False)):
+        judged, why = parsed_verdict(drawn.scene, drawn.question, f"{before}{tags[0]}{said}{tags[1]}")
+        assert judged is right
+        assert why.startswith(f"the truth is {truth_of(drawn.question)}; ")
+        assert ("yet a mistake on the way" if right else "first mistake") in why
 
 
 def truth_of(question: Question) -> str:
@@ -252,7 +233,7 @@ def test_a_question_of_ones_own(tmp_path: Path) -> None:
     assert done.code == 0
     assert "truth" not in done.err and json.loads(done.out)["question"] == text
     question = load(tmp_path / "question.json")
-    assert (question["question"], question["truth"], question["kind"]) == (text, None, None)
+    assert (question["question"], question["questions"]) == (text, [])
     assert question["command"] == f"cotcli demo --new {SEED} --question '{text}'"
 
 
@@ -333,9 +314,10 @@ def test_the_tour(kept: tuple[Path, Finished], columns: int, env: dict[str, str]
         f"{stage.capitalize()} {answer['stages'][stage]}" for stage in ("summary", "caption", "reasoning", "conclusion")
     )
     assert told.startswith(" ".join(f"{question['question']} {words}".split()) + " demo · ")
-    word = "right" if judge(answer["raw"], draw_one(SEED, KIND).question).correct else "wrong"  # type: ignore[arg-type]
+    (asked,) = question["questions"]
+    word = "right" if matches(answer["answer"], asked["truth"], tuple(asked["options"])) else "wrong"
     assert re.search(
-        rf"tokens/s\n{word}: the truth is {question['truth']}\b[^╯]*\nnext: cotcli demo --new {SEED + 1}, ", text
+        rf"tokens/s\n{word}: the truth is {asked['truth']}\b[^╯]*\nnext: cotcli demo --new {SEED + 1}, ", text
     )
 
 
@@ -369,10 +351,22 @@ def test_usage() -> None:
     fails(["--new", 2**32], 2, "--new")
     fails(["--kind", "colour"], 2, "--kind", "cotcli demo --help", *KINDS)
     fails(["--kind", "count", "--question", "Why?"], 2, "--question and --kind exclude each other")
+    fails(["--save", ""], 2, "--save takes a folder", "--save out")
     lone = next(seed for seed in range(100) if len(make_scene(FIRST_SEED + seed).objects) == 1)
     offered = ", ".join(questions(make_scene(FIRST_SEED + lone)))
     assert "relation" not in offered
     fails(["--new", lone, "--kind", "relation"], 2, f"picture {lone} offers no question of kind relation", offered)
+
+
+def test_a_question_that_the_model_cannot_hold(tmp_path: Path) -> None:
+    """Refused before anything is kept, with a next step that there is; just short enough, it is answered."""
+    folder = tmp_path / "kept"
+    fails(["--question", "é" * (MAX_QUESTION // 2) + "!", "--save", folder], 2, "--question", "cotcli ask QUESTION ")
+    assert not folder.exists()
+    done = cotcli(*DEMO, "--question", "é" * (MAX_QUESTION // 2), "--save", folder, "--json")
+    record = json.loads(done.out)
+    assert record["usage"]["prompt_tokens"] < 2100 and record["finish_reason"] in ("stop", "length"), done.err
+    assert {path.name for path in folder.iterdir()} == NAMES
 
 
 def test_folders_that_cannot_be_written(tmp_path: Path) -> None:

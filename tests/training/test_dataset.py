@@ -14,9 +14,10 @@ from PIL import Image
 
 from cotcli.shapes.answers import judge
 from cotcli.shapes.check import check
-from cotcli.shapes.questions import Filter, Question
-from cotcli.shapes.scenes import TRAIN_SEED_BITS, Background, Scene, SceneObject
+from cotcli.shapes.record import read_truth
+from cotcli.shapes.scenes import TRAIN_SEED_BITS, draw
 from tests.shapes.reading import read
+from training import dataset
 from training.dataset import main, make_example
 
 SCENES, QUESTIONS = 30, 4
@@ -96,29 +97,16 @@ def test_pictures_show_the_objects_of_the_truth(folder: Path) -> None:
             assert item["cell"] == square
 
 
-def scene_of(truth: dict[str, Any]) -> Scene:
-    """The scene, but for its background, from its line."""
-    objects = tuple(
-        SceneObject(**{key: value for key, value in item.items() if key != "cell"}) for item in truth["objects"]
-    )
-    ground = Background("plain", (0, 0, 0), (0, 0, 0), 0.0, 0.0)
-    return Scene(truth["scene_seed"], truth["width"], truth["height"], ground, objects)
-
-
-def question_of(record: dict[str, Any]) -> Question:
-    filters = tuple(Filter(**found) for found in record["filters"])
-    return Question(**{**record, "filters": filters, "options": tuple(record["options"])})
-
-
 def test_every_answer_passes_the_checker_and_the_judge(folder: Path) -> None:
     kinds = set()
     for train, truth in zip(lines(folder / "train.jsonl"), lines(folder / "truth.jsonl"), strict=True):
-        scene = scene_of(truth)
-        assert truth["scene_seed"] < 2**TRAIN_SEED_BITS
-        for turn, record in zip(train["conversations"][1::2], truth["questions"], strict=True):
-            question = question_of(record)
+        found = read_truth(truth)
+        assert found.scene.seed < 2**TRAIN_SEED_BITS
+        with Image.open(folder / found.image) as picture:
+            assert picture.tobytes() == draw(found.scene).tobytes()
+        for turn, question in zip(train["conversations"][1::2], found.questions, strict=True):
             kinds.add(question.kind)
-            assert check(turn["value"], scene, question).faults == ()
+            assert check(turn["value"], found.scene, question).faults == ()
             assert judge(turn["value"], question).correct
     assert len(kinds) == 8
 
@@ -182,3 +170,53 @@ def test_pictures_of_another_set_are_left_alone(tmp_path: Path, capsys: pytest.C
     (tmp_path / "image" / name).write_bytes(b"mine")
     fails([tmp_path, "--scenes", 2, "--seed", 0], f"image/{name}", capsys)
     assert set(files(tmp_path)) == {f"image/{name}"}
+
+
+@pytest.mark.parametrize("option", ["--seed", "--questions"])
+def test_another_set_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str) -> None:
+    given = {"--scenes": "3", "--seed": "5", "--questions": "2"}
+    main([str(tmp_path), *(word for pair in given.items() for word in pair)])
+    before = files(tmp_path)
+    capsys.readouterr()
+    other = given | {option: "6"}
+    command: list[object] = [tmp_path, *(word for pair in other.items() for word in pair)]
+    fails(command, f"{tmp_path} holds train.jsonl, which is not of this data set; give a new folder, or", capsys)
+    (tmp_path / "train.jsonl").unlink()
+    fails(command, "holds truth.jsonl, which is not of this data set", capsys)
+    (tmp_path / "truth.jsonl").write_text("")
+    fails(command, "holds truth.jsonl", capsys)
+    assert {name: files(tmp_path)[name] for name in before if name.endswith("png")} == {
+        name: sha256 for name, sha256 in before.items() if name.endswith("png")
+    }
+
+
+def test_a_stopped_set_is_gone_on_with_by_the_same_command_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C at the third picture of seed 6, in a folder that held nothing and in one that holds seed 5."""
+    drawn = 0
+
+    def draw_until_stopped(scene: Any) -> Any:
+        nonlocal drawn
+        drawn += 1
+        if drawn == 3:
+            raise KeyboardInterrupt
+        return draw(scene)
+
+    held = [str(tmp_path / "held"), "--scenes", "4", "--seed"]
+    empty = [str(tmp_path / "empty"), "--scenes", "4", "--seed"]
+    main([*held, "5"])
+    before = files(tmp_path / "held")
+    with monkeypatch.context() as patched:
+        patched.setattr(dataset, "draw", draw_until_stopped)
+        with pytest.raises(SystemExit):
+            main([*held, "6"])
+        with pytest.raises(KeyboardInterrupt):
+            main([*empty, "6"])
+    assert drawn == 3 and files(tmp_path / "held") == before
+    assert not {"train.jsonl", "truth.jsonl"} & set(files(tmp_path / "empty"))
+    capsys.readouterr()
+    fails([*empty, "5"], "holds train.jsonl.part", capsys)
+    main([*empty, "6"])
+    main([str(tmp_path / "whole"), "--scenes", "4", "--seed", "6"])
+    assert files(tmp_path / "empty") == files(tmp_path / "whole")

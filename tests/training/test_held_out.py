@@ -6,15 +6,19 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from cotcli.cli.drawn import FIRST_SEED
 from cotcli.shapes.check import check
 from cotcli.shapes.questions import KINDS, STRANGERS, UNSEEN_STRANGERS
+from cotcli.shapes.record import read_truth
 from cotcli.shapes.scenes import TRAIN_SEED_BITS, draw
 from tests.shapes.reading import objects_of, read
-from training.held_out import Item, held_out, score, write_folder
+from training.held_out import MAX_SET, Item, held_out, score, write_folder
 
 
 def test_sets_repeat_and_do_not_overlap() -> None:
@@ -22,6 +26,15 @@ def test_sets_repeat_and_do_not_overlap() -> None:
     first, second = ([item.scene.seed for item in held_out(200, seed)] for seed in (0, 1))
     assert len(set(first + second)) == 400
     assert min(first + second) >= 2**TRAIN_SEED_BITS
+
+
+def test_no_set_reaches_into_training_s_scenes_or_the_demo_s() -> None:
+    last = held_out(3, MAX_SET)
+    assert min(item.scene.seed for item in held_out(3)) >= 2**TRAIN_SEED_BITS
+    assert max(item.scene.seed for item in last) < FIRST_SEED <= last[0].scene.seed + 2_000_000
+    for seed in (-1, MAX_SET + 1):
+        with pytest.raises(ValueError, match=f"from 0 to {MAX_SET}, not {seed}"):
+            held_out(1, seed)
 
 
 def test_every_kind_is_asked_equally_often() -> None:
@@ -81,14 +94,36 @@ def test_right_answers_have_no_faults_and_none_has_no_score() -> None:
     assert score(nothing, [])[0].accuracy == 0
 
 
+def lines(path: Path) -> list[Any]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
 def test_folder_holds_pictures_questions_and_truth(tmp_path: Path) -> None:
     items = held_out(9, seed=3)
     write_folder(items, tmp_path / "set")
-    lines = [json.loads(line) for line in (tmp_path / "set" / "questions.jsonl").read_text("utf-8").splitlines()]
-    assert [line["id"] for line in lines] == [f"{index:04d}" for index in range(9)]
-    for item, line in zip(items, lines, strict=True):
+    asked = lines(tmp_path / "set" / "questions.jsonl")
+    truths = [read_truth(line) for line in lines(tmp_path / "set" / "truth.jsonl")]
+    assert [line["id"] for line in asked] == [truth.id for truth in truths] == [f"{index:04d}" for index in range(9)]
+    for item, line, truth in zip(items, asked, truths, strict=True):
         with Image.open(tmp_path / "set" / line["image"]) as picture:
             assert np.array_equal(np.asarray(picture), np.asarray(draw(item.scene)))
         assert line["question"] == item.question.text and line["truth"] == item.question.truth
         assert line["kind"] == item.question.kind and line["answer"] == item.reference
         assert line["options"] == list(item.question.options)
+        assert (truth.image, truth.scene.seed, truth.questions) == (line["image"], item.scene.seed, (item.question,))
+        assert check(line["answer"], truth.scene, truth.questions[0]).fault is None
+
+
+def test_a_folder_holds_one_set_only(tmp_path: Path) -> None:
+    write_folder(held_out(6, 1), tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert len(before) == 8
+    with pytest.raises(ValueError, match=r"0004\.png, which is not of this set"):
+        write_folder(held_out(4, 1), tmp_path)
+    with pytest.raises(ValueError, match=r"questions\.jsonl, which is not of this set"):
+        write_folder(held_out(6, 2), tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    write_folder(held_out(6, 1), tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    write_folder(held_out(7, 1), tmp_path)
+    assert len(lines(tmp_path / "questions.jsonl")) == len(lines(tmp_path / "truth.jsonl")) == 7

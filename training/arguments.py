@@ -1,0 +1,21 @@
+"""What numbers an option takes: one check for every command of this package."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+
+def between(low: int, high: int) -> Callable[[str], int]:
+    """An argparse type: whole numbers from `low` to `high`."""
+
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = low - 1
+        if not low <= number <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low} to {high}")
+        return number
+
+    return parse
