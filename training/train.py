@@ -16,8 +16,8 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,15 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 from torch import distributed, nn
+from torch.multiprocessing import get_context
 from torch.multiprocessing.spawn import spawn
 from tqdm import tqdm
 from transformers import MllamaForConditionalGeneration
 
 from cotcli.shapes.scenes import COLOURS, GRID, MAX_OBJECTS, SHAPES, SIZES
+from training.arguments import between
 from training.batches import IGNORE, Batch, Batcher, BatchOptions, Images, Texts
+from training.files import write_whole
 from training.model import (
     CROSS_ATTENTION_LAYERS,
     WIDTH,
@@ -41,6 +44,7 @@ from training.model import (
     project,
 )
 from training.optimizer import make_optimizers
+from training.settings import OtherRun, keep_settings
 from training.tell import DECIDED_WEIGHT
 from training.tokenizer import (
     BOS,
@@ -62,7 +66,7 @@ _LOG_EVERY = 20
 
 @dataclass(frozen=True)
 class Options:
-    """Everything that decides a run; the same options, on the same number of workers, repeat it."""
+    """Everything that decides a run, and how often it is saved; the same options repeat it."""
 
     seed: int = 0
     vision_steps: int = 3200
@@ -75,6 +79,11 @@ class Options:
     workers: int = 2
     device: str = "cpu"
     save_minutes: float = 4.0
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What must not change while a run is gone on with."""
+        return {name: value for name, value in asdict(self).items() if name != "save_minutes"}
 
 
 @dataclass(frozen=True)
@@ -113,6 +122,9 @@ def phases(options: Options) -> tuple[Phase, Phase, Phase]:
         ),
         Phase("joint", options.joint_steps, BatchOptions(16, questions=2), joint_share),
     )
+
+
+MOST_WORKERS = phases(Options())[-1].batches.pictures  # the joint phase is the one whose batches they share
 
 
 class PatchHead(nn.Module):
@@ -208,13 +220,20 @@ class Learner:
 
 
 class Fit:
-    """One phase's run in a folder: `PHASE.pt` is what it goes on from."""
+    """One phase's run in a folder: `PHASE.pt` is what it goes on from. `position` is the progress bar's line."""
 
     def __init__(
-        self, learner: Learner, phase: Phase, out: Path, options: Options, rank: int = 0, workers: int = 1
+        self,
+        learner: Learner,
+        phase: Phase,
+        out: Path,
+        options: Options,
+        rank: int = 0,
+        workers: int = 1,
+        position: int = 0,
     ) -> None:
         self.learner, self.phase, self.options = learner, phase, options
-        self.rank, self.workers = rank, workers
+        self.rank, self.workers, self.position = rank, workers, position
         self.path = out / f"{phase.name}.pt"
         self.named = [(name, weight) for name, weight in learner.named_parameters() if phase.share(name) > 0]
         self.optimizers = make_optimizers(self.named, options.rate, phase.share)
@@ -243,6 +262,7 @@ class Fit:
             initial=self.step,
             desc=self.phase.name,
             unit="step",
+            position=self.position,
             disable=self.rank != 0 or not sys.stderr.isatty(),
         )
         while self.step < self.phase.steps:
@@ -324,19 +344,31 @@ def train(out: Path, options: Options) -> None:
 
     With several processes seeing and telling are learned at the same time, each in one of them; in the joint phase
     they share every batch and average their gradients.
+
+    Raises:
+        ValueError: there are no workers, or more than pictures in a batch.
+        OtherRun: the folder holds a run with other options.
     """
+    if not 1 <= options.workers <= MOST_WORKERS:
+        raise ValueError(f"a batch of {MOST_WORKERS} pictures is shared by 1 to as many workers, not {options.workers}")
     out.mkdir(parents=True, exist_ok=True)
+    keep_settings(out, options.settings)
     if not (out / "tokenizer.json").exists():
-        train_tokenizer(sample_texts(6000, options.seed)).save(str(out / "tokenizer.json"))
+        tokenizer = train_tokenizer(sample_texts(6000, options.seed))
+        write_whole(out / "tokenizer.json", tokenizer.to_str(pretty=True))
     if options.workers == 1:
-        _work(0, out, options, "")
+        _work(0, out, options)
         return
+    lock = get_context("spawn").RLock()
     with tempfile.TemporaryDirectory() as folder:
-        spawn(_work, (out, options, str(Path(folder) / "meeting")), nprocs=options.workers)  # type: ignore[no-untyped-call]
+        work = (out, options, str(Path(folder) / "meeting"), lock)
+        spawn(_work, work, nprocs=options.workers)  # type: ignore[no-untyped-call]
 
 
-def _work(rank: int, out: Path, options: Options, meeting: str) -> None:
+def _work(rank: int, out: Path, options: Options, meeting: str = "", lock: Any = None) -> None:
+    """One worker; `lock` keeps the workers' progress bars out of each other's lines."""
     if options.workers > 1:
+        tqdm.set_lock(lock)
         torch.set_num_threads(1)
         distributed.init_process_group(
             "gloo", f"file://{meeting}", timeout=timedelta(days=2), rank=rank, world_size=options.workers
@@ -345,7 +377,7 @@ def _work(rank: int, out: Path, options: Options, meeting: str) -> None:
     *alone, joint = phases(options)
     for index, phase in enumerate(alone):
         if index % options.workers == rank:
-            Fit(learner, phase, out, options).run()
+            Fit(learner, phase, out, options, position=rank).run()
     if options.workers > 1:
         distributed.barrier()
     if not (out / "joint.pt").exists():
@@ -361,18 +393,30 @@ def _work(rank: int, out: Path, options: Options, meeting: str) -> None:
         distributed.destroy_process_group()
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     options = Options()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m training.train",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; continued if it holds one")
-    parser.add_argument("--seed", type=int, default=options.seed)
-    parser.add_argument("--workers", type=int, default=options.workers, help="processes of one thread each; 1 on a GPU")
+    parser.add_argument("--seed", type=between(0, 2**63 - 1), default=options.seed)
+    parser.add_argument(
+        "--workers",
+        type=between(1, MOST_WORKERS),
+        default=options.workers,
+        help="processes of one thread each; 1 on a GPU",
+    )
     parser.add_argument("--device", default=options.device, help="cpu or cuda")
     for phase in phases(options):
-        parser.add_argument(f"--{phase.name}-steps", type=int, default=phase.steps)
-    given = vars(parser.parse_args())
-    train(given.pop("out"), replace(options, **given))
+        parser.add_argument(f"--{phase.name}-steps", type=between(1, 10**9), default=phase.steps)
+    given = vars(parser.parse_args(arguments))
+    try:
+        train(given.pop("out"), replace(options, **given))
+    except OtherRun as error:
+        parser.error(f"argument --out: {error}")
 
 
 if __name__ == "__main__":
