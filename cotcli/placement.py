@@ -135,11 +135,13 @@ def decide(pair: Pair, demand: Demand, choice: Choice, devices: Sequence[DeviceI
     if choice.check_memory:
         _check_devices(pair, demand, devices, placed)
         _check_host(pair, demand, devices, placed, host)
-    missing = placed.host.total - host.available
-    if missing > 0:
+    free = size_text(host.available)
+    if placed.host.resident > host.available:  # and was not to be checked
+        notes.append(f"it needs {size_text(placed.host.resident)} of memory and {free} is free: the system may end it")
+    elif placed.host.total > host.available:
         notes.append(
             f"the weights are read from disk again and again, which is slow: all would take "
-            f"{size_text(placed.host.total)} of memory and {size_text(host.available)} is free"
+            f"{size_text(placed.host.total)} of memory and {free} is free"
         )
     return Placement(tuple(device for device, _ in placed.devices), placed, tuple(notes))
 

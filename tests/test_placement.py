@@ -160,7 +160,9 @@ def test_what_must_be_resident_has_to_fit(pair: Pair) -> None:
         decide(pair, large, Choice(), [], HostMemory(2**30, 1000, "control group"))
     assert str(caught.value.hint).startswith("Take a smaller quantization")
     assert caught.value.exit_code == 5 and "--no-memory-check" in str(caught.value.hint)
-    assert decide(pair, large, Choice(check_memory=False), [], host_with(1000)).gpu_layers == 0
+    unchecked = decide(pair, large, Choice(check_memory=False), [], host_with(1000))
+    assert unchecked.gpu_layers == 0
+    assert len(unchecked.notes) == 1 and unchecked.notes[0].endswith("0.0 MB is free: the system may end it")
 
 
 def test_mapped_weights_may_be_larger_than_memory(pair: Pair) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +13,7 @@ from cotcli.cli.pull import pull
 from cotcli.install import size_text
 
 if TYPE_CHECKING:
+    from cotcli.memory import Amounts
     from cotcli.registry import ResolvedModel, Traces
     from cotcli.specs import ModelSpec
 
@@ -89,7 +89,7 @@ def show_model(
     for pair, need in zip(pairs, memory, strict=True):
         rows += [(pair.quant, f"{size_text(pair.size)}, {pair.language}"), ("", f"with {pair.mmproj}")]
         if need is not None:
-            rows.append(("", f"needs about {need}"))
+            rows.append(("", f"needs about {_needs(need)}"))
         if pair.record is not None and pair.record.repo is not None:
             rows.append(("", f"from {pair.record.repo} at {pair.record.revision}"))
     if not pairs:
@@ -97,42 +97,28 @@ def show_model(
     _print_table(rows)
 
 
-@dataclass(frozen=True)
-class _Memory:
-    """Bytes that a loaded model takes, but for what graphs need while they run."""
-
-    weights: int
-    cache: int
-    picture: int
-    tokens: int
-
-    @property
-    def total(self) -> int:
-        return self.weights + self.cache + self.picture
-
-    def __str__(self) -> str:
-        parts = f"weights {size_text(self.weights)}, {self.tokens} tokens {size_text(self.cache)}"
-        return f"{size_text(self.total)} of memory: {parts}, a picture {size_text(self.picture)}"
-
-
-def _memory(pair: ResolvedModel) -> _Memory | None:
-    """For one sequence of the default context and one picture of all tiles; None if the mmproj file is broken."""
+def _memory(pair: ResolvedModel) -> Amounts | None:
+    """On the CPU, for one answer within the default context about a picture of all tiles; None if a file is broken."""
     from cotcli.engine import EngineOptions
     from cotcli.errors import ModelError
+    from cotcli.memory import plan, read_pair
     from cotcli.mllama.weights import WeightFile
 
     try:
-        file = WeightFile(pair.mmproj)
+        return plan(read_pair(pair.language, WeightFile(pair.mmproj)), EngineOptions().demand, [], 0).host
     except ModelError:
         return None
-    text, vision, tokens = file.hparams.text, file.hparams.vision, EngineOptions().context_length
-    # Keys and values of one token in one layer, in the type that the engine chooses.
-    token = 2 * text.num_key_value_heads * text.head_dim * (4 if file.is_float32 else 2)
-    return _Memory(
-        weights=pair.size,
-        cache=token * len(text.self_attention_layers) * tokens,
-        picture=token * len(text.cross_attention_layers) * vision.num_patches * vision.max_num_tiles,
-        tokens=tokens,
+
+
+def _needs(need: Amounts) -> str:
+    parts = {
+        "weights": need.language + need.cross_attention + need.vision,
+        "the context": need.kv_cache,
+        "a picture": need.images,
+        "to compute with": need.compute + need.encoder + need.vocabulary,
+    }
+    return f"{size_text(need.total)} of memory: " + ", ".join(
+        f"{what} {size_text(size)}" for what, size in parts.items()
     )
 
 

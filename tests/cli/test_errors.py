@@ -54,6 +54,7 @@ def fails(done: Finished, code: int, *texts: str) -> None:
         (["ask", QUESTION, "a.png", "--schema", "no-such-file.json"], ["no-such-file.json", "No such file"]),
         (["ask", QUESTION, "a.png", "--color", "blue"], ["--color"]),
         (["score", QUESTION, "a.png"], ["--answer"]),
+        (["ask", QUESTION, "a.png", "--kv-type", "q8"], ["'--kv-type': 'q8' is not one of"]),
         (["ask", QUESTION, "a.png", "--stages", "some"], ["--stages"]),
         (["ask", QUESTION, "a.png", "--ctx", "0"], ["--ctx"]),
         (["ask", QUESTION, "a.png", "--ctx", "2147483648"], ["--ctx"]),
