@@ -65,6 +65,8 @@ class GenerationParams:
         if self.choices is not None:
             distinct = len(set(self.choices)) == len(self.choices) and all(choice.strip() for choice in self.choices)
             _require(bool(self.choices) and distinct, "choices", "different and not empty", ",".join(self.choices))
+            for choice in self.choices:  # which no grammar can hold
+                _require(_is_whole(choice), "choices", "whole characters", ascii(choice))
         if self.json_schema is not None:
             _require(self.choices is None, "json_schema", "given without choices", "both")
             _check_schema(self.json_schema)
@@ -75,11 +77,23 @@ def _require(holds: bool, name: str, what: str, value: object) -> None:
         raise UsageError(f"{name} must be {what}, not {value}")
 
 
+def _is_whole(text: str) -> bool:
+    """Whether there are no halves of surrogate pairs in it."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _check_schema(text: str) -> None:
     try:
         schema = json.loads(text)
     except ValueError as error:
         raise UsageError(f"the JSON Schema is not JSON: {error}") from None
+    except RecursionError:
+        raise UsageError("the JSON Schema is nested too deeply") from None
+    _require(_is_whole(text), "the JSON Schema", "text of whole characters", "halves of some")
     _require(isinstance(schema, dict), "the JSON Schema", "an object", type(schema).__name__)
 
 
@@ -97,7 +111,9 @@ class ImageInfo:
 class ModelInfo:
     """The model that answered. `sha256` is that of its language file where it is known; `device` is for people.
 
-    `stage_format` is how it was taken to write stages, as in `cotcli.load`.
+    `stage_format` is how it was taken to write stages, as in `cotcli.load`. The rest tells apart what goes by the same
+    name: `pair_id` checkpoints, as both files have it, `mmproj_id` the types of the vision file's weights, `prompt_id`
+    wordings of prompt and stages (`models.toml`).
     """
 
     name: str
@@ -105,6 +121,9 @@ class ModelInfo:
     sha256: str | None
     device: str
     stage_format: str
+    pair_id: str | None = None
+    mmproj_id: str | None = None
+    prompt_id: str | None = None
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,9 @@ class Reasoner:
             sha256=model.sha256,
             device=self.engine.device_name,
             stage_format=model.spec.stage_format,
+            pair_id=self.engine.pair_id,
+            mmproj_id=self.engine.mmproj_id,
+            prompt_id=model.spec.prompt_id,
         )
         self.defaults = model.spec.params
 

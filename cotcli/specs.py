@@ -8,11 +8,13 @@ anew is added, and of one that is known it changes the keys it gives.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -158,6 +160,14 @@ class ModelSpec:
     def stages(self) -> StageFormat:
         """How it writes its stages."""
         return StageFormat(self.stage_format, self.sections, self.turns)
+
+    @property
+    def prompt_id(self) -> str:
+        """16 hex digits that tell what the model is given besides the question, and how stages are told apart."""
+        wordings: dict[str, tuple[Section | Turn, ...]] = {"sections": self.sections, "turns": self.turns}
+        wording = wordings.get(self.stage_format, ())
+        parts = [self.stage_format, self._prompt, self.bos_count, [asdict(part) for part in wording]]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
     @property
     def _prompt(self) -> str:

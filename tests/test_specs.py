@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from cotcli import specs as module
 from cotcli.answer import GenerationParams
 from cotcli.errors import UsageError
 from cotcli.registry import resolve
-from cotcli.specs import default_model, is_name, spec_of_repo, specs
+from cotcli.specs import ModelSpec, default_model, is_name, spec_of_repo, specs
+from cotcli.stages import Section, Turn
 
 
 @pytest.fixture(autouse=True)
@@ -103,6 +105,25 @@ def test_the_users_own_entries(own: Path) -> None:
     assert specs()["demo"] == before["demo"] and list(specs()) == [*before, "mine"]
     own.unlink()
     assert specs() == before
+
+
+def test_the_wording_has_an_id() -> None:
+    base = ModelSpec("one", stage_format="none")
+    unused = replace(base, sections=(Section("#", "conclusion"),))
+    same = [replace(base, name="other", description="x", revision="y"), unused]
+    assert {spec.prompt_id for spec in same} == {base.prompt_id} and len(base.prompt_id) == 16
+    sections = replace(unused, stage_format="sections")
+    turns = replace(base, stage_format="turns", turns=(Turn("conclusion", "{question}"),))
+    others = [
+        replace(base, prompt="Well, {question}"),
+        replace(base, stage_format="tags"),
+        replace(base, bos_count=2),
+        sections,
+        replace(sections, sections=(Section("##", "conclusion"),)),
+        turns,
+        replace(turns, turns=(Turn("conclusion", "So {question}"),)),
+    ]
+    assert len({spec.prompt_id for spec in (base, *others)}) == len(others) + 1
 
 
 def test_the_entry_in_the_readme(own: Path) -> None:

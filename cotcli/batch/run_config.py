@@ -15,7 +15,15 @@ from cotcli.errors import UsageError
 from cotcli.printable import printable
 from cotcli.render.record import params_record
 
-_LABELS = {"name": "model", "quant": "quantization", "sha256": "model file (SHA-256)", "stage_format": "stage format"}
+_LABELS = {
+    "name": "model",
+    "quant": "quantization",
+    "sha256": "model file (SHA-256)",
+    "stage_format": "stage format",
+    "pair_id": "checkpoint (pair_id)",
+    "mmproj_id": "vision file (mmproj_id)",
+    "prompt_id": "wording of prompt and stages (prompt_id)",
+}
 
 
 @dataclass(frozen=True)
@@ -23,9 +31,9 @@ class RunConfig:
     """What is asked with.
 
     Attributes:
-        model: as far as it is known; `quant` and `sha256` may be None, and are then not compared.
+        model: as far as it is known; what is None is not compared.
         params: of all items, but for an item's own choices.
-        question: the one of all records; None where each item has its own.
+        question: the one of all records; None where each item has its own, and may have its own choices.
     """
 
     model: Mapping[str, str | None]
@@ -35,8 +43,7 @@ class RunConfig:
     @classmethod
     def of(cls, info: ModelInfo, params: GenerationParams, question: str | None = None) -> RunConfig:
         """Those of a model that is loaded."""
-        model = {"name": info.name, "quant": info.quant, "sha256": info.sha256, "stage_format": info.stage_format}
-        return cls(model, params, question)
+        return cls({name: getattr(info, name) for name in _LABELS}, params, question)
 
     def params_of(self, item: Item) -> GenerationParams:
         """An item's parameters."""
@@ -54,7 +61,8 @@ class RunConfig:
                 if item is not None:
                     what += f" ({printable(item.id)})"
                 raise UsageError(
-                    what, "Ask as before to go on with it, or write to another file, or start afresh with --overwrite"
+                    what,
+                    "Ask as before to go on with it, write to another file, or start afresh with overwrite=True",
                 )
 
     def _pairs(self, record: Mapping[str, Any], item: Item | None) -> Iterator[tuple[str, Any, Any]]:
@@ -64,8 +72,8 @@ class RunConfig:
             yield f"the {_LABELS[name]}", (record.get("model") or {}).get(name), now
         params: Mapping[str, Any] = record.get("params") or {}
         for name, value in params_record(self.params_of(item) if item else self.params).items():
-            # Not given is a value here. Choices may be an item's own.
-            if name in params and (item is not None or name != "choices"):
+            # Not given is a value here. Where each item has its own question, it may have its own choices.
+            if name in params and (name != "choices" or item is not None or self.question is not None):
                 yield f"the parameter {name}", _Value(params[name]), _Value(value)
 
 

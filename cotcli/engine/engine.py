@@ -187,6 +187,16 @@ class Engine:
         names = dict.fromkeys(layer.backend.name for layer in self._hook.layers)
         return "+".join(names)
 
+    @property
+    def pair_id(self) -> str | None:
+        """What both files say that they are of: a digest of the checkpoint."""
+        return self._file.pair_id
+
+    @property
+    def mmproj_id(self) -> str:
+        """Tells the types that the vision file's weights are stored in from others."""
+        return self._file.types_id
+
     # -- images ---------------------------------------------------------------------------------------------------
 
     @cached_property

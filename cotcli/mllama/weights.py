@@ -69,6 +69,14 @@ class WeightFile:
         layer = self.hparams.text.cross_attention_layers[0]
         return int(self._tensors[f"blk.{layer}.cross_attn_q.weight"].tensor_type) == ggml.F32
 
+    @property
+    def types_id(self) -> str:
+        """16 hex digits that tell the names, types and shapes of all tensors from others; reads none of them."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self._tensors.items()):
+            digest.update(f"{name} {int(tensor.tensor_type)} {tensor.shape.tolist()}\n".encode())
+        return digest.hexdigest()[:16]
+
     def identity(self, prefixes: tuple[str, ...]) -> str:
         """A hex digest that tells the tensors with these name prefixes from those of any other file.
 

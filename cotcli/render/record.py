@@ -117,7 +117,9 @@ def problem_of(answer: Answer) -> CotcliError | None:
         return NoConclusionError(cut, "Allow that stage more: --stage-max-tokens STAGE=N")
     if answer.finish_reason == "context":
         return NoConclusionError(f"{cut}: the context is full", "Give a larger one: --ctx N")
-    return NoConclusionError("the model ended its answer without a conclusion", "To see what it wrote: --show raw")
+    return NoConclusionError(
+        "the model ended its answer without a conclusion", "What it wrote: --show raw, or in its record raw"
+    )
 
 
 def params_record(params: GenerationParams) -> dict[str, Any]:
@@ -147,6 +149,9 @@ def _model(model: ModelInfo) -> dict[str, Any]:
         "sha256": model.sha256,
         "device": model.device,
         "stage_format": model.stage_format,
+        "pair_id": model.pair_id,
+        "mmproj_id": model.mmproj_id,
+        "prompt_id": model.prompt_id,
     }
 
 

@@ -71,6 +71,9 @@ _MODEL = _object(
     sha256={"description": "of the language file, where it is known", **_nullable(_SHA256)},
     device=_STRING,
     stage_format={"description": "how the model writes stages", **_STRING},
+    pair_id={"description": "of the checkpoint, as both files have it", **_TEXT_OR_NULL},
+    mmproj_id={"description": "of the types of the vision file's weights", **_TEXT_OR_NULL},
+    prompt_id={"description": "of the wording of prompt and stages", **_TEXT_OR_NULL},
 )
 _STAGES = _object(
     "the text of each stage, trimmed; null for a stage that was not written",

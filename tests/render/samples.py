@@ -27,7 +27,7 @@ def make_answer(raw: str = RAW, **changes: Any) -> Answer:
         "answer": parser.answer,
         "raw": raw,
         "finish_reason": "stop",
-        "model": ModelInfo("demo", "Q8_0", "fedcba9876543210" * 4, "CPU", "tags"),
+        "model": ModelInfo("demo", "Q8_0", "fedcba9876543210" * 4, "CPU", "tags", "00112233" * 8, "0123", "4567"),
         "params": GenerationParams(seed=7, max_tokens=300, stage_max_tokens=(("reasoning", 100),)),
         "usage": Usage(21, 64, 2),
         "timing": Timing(125.0, 2250.4, 31.25, 1600.0),

@@ -49,6 +49,9 @@ def test_a_whole_answer() -> None:
                 "sha256": "fedcba9876543210" * 4,
                 "device": "CPU",
                 "stage_format": "tags",
+                "pair_id": "00112233" * 8,
+                "mmproj_id": "0123",
+                "prompt_id": "4567",
             },
             "params": {
                 "seed": 7,
