@@ -3,6 +3,7 @@
     items      what is asked, and its id
     folders    paths, globs, folders, URLs, lists of them -> items
     questions  JSON Lines, CSV, TSV -> items
+    agreement  whether the records that are there agree with what would be asked now
     run_config what all records of one file have in common
     journal    the file of records
     run        items without a record -> answers -> records
@@ -60,6 +61,8 @@ def ask_all(
 ) -> Summary:
     """What `cotcli batch` does: asks every item that has no record in the file yet.
 
+    Where all items ask the same, the file is about that question, and takes no other.
+
     Args:
         items: from `from_paths`, `from_list` or `from_questions`.
         output: a `.jsonl`, `.csv` or `.parquet` file; None keeps no records.
@@ -72,6 +75,9 @@ def ask_all(
         ResourceError: it cannot be written, or another process is writing it.
         KeyboardInterrupt: Ctrl-C. What had been answered is in the file.
     """
-    settings = RunConfig.of(model.info, params or model.defaults)
+    # What all ask is what the file is about. Rows with choices of their own are rows of a file of questions.
+    questions = {item.question for item in items}
+    question = questions.pop() if len(questions) == 1 and all(item.choices is None for item in items) else None
+    settings = RunConfig.of(model.info, params or model.defaults, question)
     with Batch(items, settings, BatchOptions(None if output is None else Path(output), **options)) as batch:
         return batch.run(model, on_record)

@@ -29,7 +29,7 @@ Check = Callable[[Record], None]
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # How every record begins (`cotcli.render.record`), and so the half-written ones that may be cut off.
 _START = b'{"schema_version":'
-_ELSEWHERE = "Write to another file, or start afresh with --overwrite"
+_ELSEWHERE = "Write to another file, or start afresh with overwrite=True"
 
 
 class Entry(NamedTuple):
@@ -50,6 +50,7 @@ class Journal:
 
     Attributes:
         entries: id -> entry, in the order of the file.
+        dropped: whether what was there has been dropped, so that to go on it must not be dropped again.
 
     Raises:
         UsageError: no such folder, not a file, or a file that holds other things than records.
@@ -59,13 +60,14 @@ class Journal:
     def __init__(self, path: Path, check: Check = lambda record: None, *, fresh: bool = False) -> None:
         self._shown = printable(str(path))
         self._path = Path(os.path.realpath(path))
-        self._part = self._path.with_name(self._path.name + ".part")
+        self._part = beside(self._path, "part")
         self._fresh = fresh
+        self.dropped = False
         self.entries: dict[str, Entry] = {}
         refuse_place(path)
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._disk_errors())
-            self._lock = FileLock(self._path.with_name(self._path.name + ".lock"))
+            self._lock = FileLock(beside(self._path, "lock"))
             self._acquire()
             stack.callback(self._release)
             self._made = not self._path.exists()
@@ -87,6 +89,7 @@ class Journal:
             with self._disk_errors(), deferred():
                 os.ftruncate(self._file, 0)
                 self._size = 0
+                self.dropped = True
         elif dropped:
             self._rewrite([id for id in self.entries if id not in dropped])
 
@@ -146,7 +149,7 @@ class Journal:
         while len(line) < entry.size:
             line += (piece := os.read(self._file, entry.size - len(line)))
             if not piece:
-                raise ResourceError(f"{self._shown}: somebody else has shortened it", "Run the same command again")
+                raise ResourceError(f"{self._shown}: somebody else has shortened it", f"Start it again{self.how}")
         return line
 
     def _rewrite(self, ids: Iterable[str]) -> None:
@@ -200,17 +203,31 @@ class Journal:
             raise self._cannot(error) from error
 
     def _cannot(self, error: OSError) -> ResourceError:
-        return cannot_write(self._shown, error)
+        return cannot_write(self._shown, error, self.how)
+
+    @property
+    def how(self) -> str:
+        """How to start it again so that it goes on."""
+        return " without overwrite=True" if self.dropped else ""
 
 
-def cannot_write(shown: str, error: OSError) -> ResourceError:
-    """What keeps a file from being written, and what to do about it."""
+def beside(path: Path, what: str) -> Path:
+    """The name of a file of our own beside that of a user, such that no user has one of that name."""
+    return path.with_name(f".{path.name}.cotcli-{what}")
+
+
+def cannot_write(shown: str, error: OSError, how: str = "") -> ResourceError:
+    """What keeps a file from being written, and what to do about it.
+
+    Args:
+        how: to start it again, see ``Journal.how``.
+    """
     if error.errno in _FULL:
         return ResourceError(
             f"{shown}: no space left to write ({error.strerror}); what is in it is whole",
-            "Free some disk and run the same command again: it goes on from there",
+            f"Free some disk and start it again{how}: it goes on from there",
         )
-    return ResourceError(f"{shown}: cannot be written ({error.strerror or error})", "Write elsewhere: -o FILE")
+    return ResourceError(f"{shown}: cannot be written ({error.strerror or error})", "Write to another file")
 
 
 def refuse_place(path: Path) -> None:
@@ -221,7 +238,7 @@ def refuse_place(path: Path) -> None:
         raise UsageError(f"{shown}: there is no folder {folder}", f"To make it: mkdir -p {folder}")
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISREG(path.stat().st_mode):
-            raise UsageError(f"{shown}: is not a file", "Leave -o out to write records to stdout")
+            raise UsageError(f"{shown}: is not a file", "Name a file, which need not be there yet")
 
 
 def read_entries(path: Path, check: Check = lambda record: None) -> tuple[dict[str, Entry], int, bool]:
@@ -255,7 +272,7 @@ def _parsed(line: bytes) -> Record | None:
     """A line's record; None if it is none that a batch can have written."""
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(record, dict) or record.get("schema_version") != 1:
         return None

@@ -70,6 +70,8 @@ def _lines(text: str, shown: str) -> Iterator[tuple[str, dict[str, Any]]]:
             row = json.loads(line)
         except ValueError as error:
             raise UsageError(f"{origin}: is not JSON ({printable(str(error))})", _form_of_line()) from None
+        except RecursionError:
+            raise UsageError(f"{origin}: is nested too deeply", _form_of_line()) from None
         if not isinstance(row, dict):
             raise UsageError(f"{origin}: is not a JSON object", _form_of_line())
         yield origin, row

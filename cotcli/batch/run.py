@@ -6,19 +6,29 @@ progress is shown.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from cotcli.answer import Answer
+from cotcli.batch.agreement import Agreement
 from cotcli.batch.items import Item
-from cotcli.batch.journal import Entry, Journal, Record, cannot_write, read_entries, refuse_place, rename, whole_file
+from cotcli.batch.journal import (
+    Entry,
+    Journal,
+    Record,
+    beside,
+    cannot_write,
+    read_entries,
+    refuse_place,
+    rename,
+    whole_file,
+)
 from cotcli.batch.run_config import RunConfig
 from cotcli.batch.table import SUFFIXES, check_suffix, write_table
 from cotcli.errors import CotcliError, UsageError
@@ -68,8 +78,8 @@ class BatchOptions:
                 raise UsageError(f"{name} must be 1 or more, not {value}")
         if self.output is None:
             if self.overwrite or self.retry_errors:
-                which = "--overwrite" if self.overwrite else "--retry-errors"
-                raise UsageError(f"{which} is about a file of records", "Name it: -o FILE")
+                which = "overwrite" if self.overwrite else "retry_errors"
+                raise UsageError(f"{which} is about a file of records", "Name it: output")
         elif self.output.suffix.lower() not in (*_JSON_LINES, *SUFFIXES):
             known = ", ".join((*_JSON_LINES, *SUFFIXES))
             raise UsageError(f"{printable(str(self.output))}: in what form is not known", f"A file ends in {known}")
@@ -138,19 +148,26 @@ class Batch:
     ) -> None:
         self._items, self._settings, self._options = items, settings, options
         self._by_id = {item.id: item for item in items}
-        self._models: dict[str, Mapping[str, Any]] = {}
+        self._begun = False
         self._shown = printable(str(options.journal))
+        self._agreement = Agreement(self._shown, items, settings, retry_errors=options.retry_errors)
         self._journal: Journal | None = None
         entries: dict[str, Entry] = {}
         if options.journal is not None:
             self._check_table()
             if not dry_run:
-                self._journal = Journal(options.journal, self._check, fresh=options.overwrite)
+                self._journal = Journal(options.journal, self._agreement.check, fresh=options.overwrite)
                 entries = self._journal.entries
+                try:
+                    self._agreement.check_rows()
+                except BaseException:
+                    self._journal.close()
+                    raise
             else:
                 refuse_place(options.journal)
                 if options.journal.exists() and not options.overwrite:
-                    entries = read_entries(options.journal, self._check)[0]
+                    entries = read_entries(options.journal, self._agreement.check)[0]
+                    self._agreement.check_rows()
         self.todo, self.summary = self._plan(entries)
 
     def _plan(self, entries: dict[str, Entry]) -> tuple[list[Item], Summary]:
@@ -159,15 +176,6 @@ class Batch:
         todo = pending[: self._options.limit]
         before = [entries[item.id].ok for item in self._items if item.id in done]
         return todo, Summary(answered_before=sum(before), failed_before=len(before) - sum(before), left=len(pending))
-
-    def _check(self, record: Record) -> None:
-        item = self._by_id.get(record["id"])
-        self._settings.check(record, item, self._shown)
-        if item is not None:
-            _refuse_other_picture(record, item, self._shown)
-        model = record.get("model")
-        if model is not None:
-            self._models.setdefault(repr(model), model)
 
     def _check_table(self) -> None:
         """A table that is there is only replaced by one that has its records."""
@@ -179,7 +187,7 @@ class Batch:
             if output.exists() and not journal.exists() and not overwrite:
                 raise UsageError(
                     f"{printable(str(output))} is already there, but not {self._shown}, which it would be made of",
-                    "Write to another file, or to replace it: --overwrite",
+                    "Write to another file, or replace it with overwrite=True",
                 )
 
     def run(
@@ -198,11 +206,8 @@ class Batch:
             UsageError: the file was made with another model; or choices or a schema that no grammar can be made of.
             ResourceError: the disk is full or failing. What is in the file is whole.
         """
-        loaded = RunConfig.of(model.info, self._settings.params)
-        for recorded in self._models.values():
-            loaded.check({"model": recorded}, None, self._shown)
-        if self._journal is not None:
-            self._journal.begin(without=(item.id for item in self.todo))
+        self._agreement.check_model(model.info)
+        self._begin()
         begin = time.perf_counter()
 
         def take(request: Request, outcome: Outcome) -> None:
@@ -219,7 +224,7 @@ class Batch:
                 if self._journal is not None:
                     self._journal.append(record)
                 self._count(bool(record["ok"]), time.perf_counter() - begin)
-            on_record(item, record)
+                on_record(item, record)  # whoever prints records has them all, too
 
         self._take_all(model, take)
         self.finish()
@@ -252,9 +257,19 @@ class Batch:
         if interrupted:
             raise KeyboardInterrupt
 
+    def _begin(self) -> None:
+        if self._journal is not None and not self._begun:
+            self._journal.begin(without=(item.id for item in self.todo))
+        self._begun = True
+
     def _has_enough(self) -> bool:
         most = self._options.max_errors
         return most is not None and self.summary.failed >= most
+
+    @property
+    def dropped(self) -> bool:
+        """Whether what was in the file is gone, so that to go on it must not be overwritten again."""
+        return self._journal is not None and self._journal.dropped
 
     @property
     def stopped(self) -> bool:
@@ -275,20 +290,21 @@ class Batch:
         )
 
     def finish(self) -> None:
-        """Brings the records into the order of the items, and makes the table of them."""
+        """Brings the records into the order of the items, and makes the table of them; drops what is to be dropped."""
         if self._journal is None:
             return
+        self._begin()
         self._journal.sort(self._by_id)
         output = self._options.output
         if self._options.is_table and output is not None:
             path = Path(os.path.realpath(output))
-            part = path.with_name(path.name + ".part")
+            part = beside(path, "part")
             try:
                 with whole_file(part, like=path) as file:
                     write_table(file, output.suffix.lower(), self._journal.records())
                 rename(part, path)
             except OSError as error:
-                raise cannot_write(printable(str(output)), error) from error
+                raise cannot_write(printable(str(output)), error, self._journal.how) from error
 
     def close(self) -> None:
         """Frees the output for others."""
@@ -306,23 +322,3 @@ class Batch:
 
 def _is_interrupted(outcome: Outcome) -> bool:
     return isinstance(outcome, Answer) and outcome.finish_reason == "interrupted"
-
-
-def _refuse_other_picture(record: Record, item: Item, file: str) -> None:
-    """A folder may have been moved; but another folder's pictures may have the same names.
-
-    Raises:
-        UsageError: the record is about another picture.
-    """
-    image = record.get("image")
-    if image is None or not isinstance(item.source, Path) or image.get("path") == str(item.source):
-        return
-    try:
-        digest = hashlib.sha256(item.source.read_bytes()).hexdigest()
-    except OSError:
-        return
-    if digest != image.get("sha256"):
-        raise UsageError(
-            f"{file} has {printable(item.id)} as another picture, {printable(image['path'])}, not {item.source}",
-            "Write to another file, or give the one folder that holds both",
-        )

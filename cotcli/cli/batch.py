@@ -80,13 +80,21 @@ def batch(
 ) -> None:
     """Answer a question about many pictures, or many questions, one JSON record each.
 
-    With -o, a run that was stopped, even killed, goes on when the same command is given again, and redoes nothing that
-    it has a record of.
+    With -o, a run that was stopped, even killed, goes on when the same command is given again, but without --overwrite,
+    and redoes nothing that it has a record of.
     """
     options.check_question(question)
     params = options.parse_generation(
         temperature, top_p, top_k, min_p, repeat_penalty, seed, max_tokens, stage_max_tokens, choices, schema
     )
+    if output is None and (overwrite or retry_errors):
+        which = "--overwrite" if overwrite else "--retry-errors"
+        raise UsageError(f"{which} is about a file of records", "Name it: -o FILE")
+    if output is not None and seed == -1:
+        raise UsageError(
+            "--seed -1 draws another seed each time, so that no run could go on with the file of another",
+            "Give a number: --seed N",
+        )
     if fail_fast and max_errors is not None:
         raise UsageError("--fail-fast and --max-errors exclude each other")
     cache_bytes = options.parse_size(image_cache_size, "--image-cache-size")

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from cotcli.batch import (
 from cotcli.cli.answering import LoadOptions, loaded
 from cotcli.cli.output import OutputOptions, make_console, make_progress, stderr_can_redraw
 from cotcli.cli.run import note
-from cotcli.errors import ITEMS_FAILED, Interrupted, UsageError
+from cotcli.errors import ITEMS_FAILED, CotcliError, Interrupted, UsageError
 from cotcli.printable import printable
 from cotcli.render.batch_progress import BatchProgress
 from cotcli.stages import StageEvent
@@ -108,10 +108,10 @@ def run_batch(job: BatchJob) -> int:
     GenerationParams(**job.params)  # refuses bad values before anything slow
     _refuse_own_input(job)
     items = job.sources.items(job.params)
-    with Batch(items, _settings(job), job.batch, dry_run=job.dry_run) as batch:
+    with _own_words(), Batch(items, _settings(job), job.batch, dry_run=job.dry_run) as batch:
         if job.dry_run:
             return _tell(batch, job)
-        run = _Run(job, batch, len(items))
+        run = _Run(job, batch)
         if batch.todo:
             run.ask()
         else:
@@ -120,23 +120,37 @@ def run_batch(job: BatchJob) -> int:
         return 0 if batch.summary.ok else ITEMS_FAILED
 
 
+@contextmanager
+def _own_words() -> Iterator[None]:
+    """What `cotcli.batch` calls by the names of its arguments, the command line calls by those of its options."""
+    try:
+        yield
+    except CotcliError as error:
+        error.hint = error.hint and error.hint.replace("overwrite=True", "--overwrite")
+        raise
+
+
 def _settings(job: BatchJob) -> RunConfig:
-    """What is known of the model before it is loaded: all but its quantization, which its file knows best."""
+    """What is known of the model before it is loaded: all but what its files know best, such as its quantization."""
     model = job.load.resolved()
+    spec = replace(model.spec, stage_format=job.load.stage_format or model.spec.stage_format)
     about = {
         "name": model.spec.name,
         "quant": None,
         "sha256": model.sha256,
-        "stage_format": job.load.stage_format or model.spec.stage_format,
+        "stage_format": spec.stage_format,
+        "pair_id": model.record.pair_id if model.record else None,
+        "prompt_id": spec.prompt_id,
     }
     return RunConfig(about, replace(model.spec.params, **job.params), job.sources.question)
 
 
 def _refuse_own_input(job: BatchJob) -> None:
-    output = job.batch.output
+    written = {path for path in (job.batch.output, job.batch.journal) if path is not None and path.exists()}
     for file in job.sources.files:
-        if output is not None and output.exists() and file.exists() and output.samefile(file):
-            raise UsageError(f"{output} is what the questions are read from", "Write to another file: -o FILE")
+        for path in written if file.exists() else ():
+            if path.samefile(file):
+                raise UsageError(f"{path} is what the questions are read from", "Write to another file: -o FILE")
 
 
 def _tell(batch: Batch, job: BatchJob) -> int:
@@ -159,7 +173,7 @@ def _before(summary: Summary) -> list[str]:
 class _Run:
     """What is seen of a batch while it runs, and after."""
 
-    def __init__(self, job: BatchJob, batch: Batch, total: int) -> None:
+    def __init__(self, job: BatchJob, batch: Batch) -> None:
         self._job, self._batch = job, batch
         before = batch.summary
         console = None
@@ -167,7 +181,7 @@ class _Run:
         if job.output.notes and stderr_can_redraw() and not (job.batch.output is None and sys.stdout.isatty()):
             console = make_console(sys.stderr, job.output.color)
         done = before.answered_before + before.failed_before
-        self._progress = BatchProgress(console, total, done, before.failed_before)
+        self._progress = BatchProgress(console, done + len(batch.todo), done, before.failed_before)
         self._positions = {item.id: position for position, item in enumerate(batch.todo)}
         self._newest = -1
         self._stdout = _InOrder(batch.todo) if job.batch.output is None else None
@@ -190,8 +204,10 @@ class _Run:
                 signal.signal(signal.SIGINT, signal.SIG_DFL)
                 self._progress.stop()
                 self.sum_up()
-                hint = "To go on: the same command again" if job.batch.output else None
-                raise Interrupted("interrupted", hint) from None
+                how = "without --overwrite" if batch.dropped else "again"
+                raise Interrupted(
+                    "interrupted", f"To go on: the same command {how}" if job.batch.output else None
+                ) from None
             finally:
                 if self._stdout is not None:
                     self._stdout.finish()
@@ -208,10 +224,11 @@ class _Run:
         if summary.left:
             parts.append(f"{summary.left} left")
         if summary.seconds:
-            parts.append(f"{_duration(summary.seconds)}, {summary.per_minute:.1f} pictures/min")
+            parts.append(f"{_duration(summary.seconds)}, {summary.per_minute:.1f} answers/min")
         note(", ".join(parts) + (f": {output}" if output else ""))
         if self._batch.stopped:
-            note(f"stopped after {summary.failed} failures, as --fail-fast or --max-errors says")
+            failures = "1 failure" if summary.failed == 1 else f"{summary.failed} failures"
+            note(f"stopped after {failures}, as --fail-fast or --max-errors says")
         if (summary.failed or summary.failed_before) and output is not None:
             note("to ask again what failed: --retry-errors")
 

@@ -260,6 +260,8 @@ def read_schema(path: Path | None) -> str | None:
     except ValueError as error:
         reason = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else f"is not JSON: {error}"
         raise UsageError(f"--schema {path}: {reason}") from None
+    except RecursionError:
+        raise UsageError(f"--schema {path}: is nested too deeply") from None
     return text
 
 

@@ -21,7 +21,7 @@ class BatchProgress:
 
     Args:
         console: a rich console on stderr, or None for no progress at all.
-        total: of all items, done before or not.
+        total: of all items that are done in the end, before or not.
         done: before.
         failed: of these.
     """

@@ -82,6 +82,7 @@ def test_a_file_cut_anywhere_goes_on_from_its_whole_lines(path: Path) -> None:
         LINES[0] + LINES[1] + LINES[0],
         LINES[0].replace(b'"schema_version": 1', b'"schema_version": 2'),
         LINES[0].replace(b'"id": "a.png"', b'"id": null'),
+        b"[" * 100_000 + b"\n",
         b"\xff\xfe\n",
     ],
 )
@@ -89,7 +90,7 @@ def test_what_is_no_file_of_records_is_left_alone(path: Path, content: bytes) ->
     path.write_bytes(content)
     with pytest.raises(UsageError, match=r"out\.jsonl:\d: (is not a record|repeats the id)") as caught:
         Journal(path)
-    assert "--overwrite" in str(caught.value.hint)
+    assert "overwrite=True" in str(caught.value.hint)
     assert path.read_bytes() == content
     assert os.listdir(path.parent) == ["out.jsonl"]
     with Journal(path, fresh=True) as journal:
@@ -119,6 +120,42 @@ def test_order_and_removal_keep_lines_as_they_are(path: Path) -> None:
         journal.sort(["c.png", "a.png", "b.png"])
         journal.begin()
     assert path.stat().st_ino == inode, "what is in order is not written again"
+
+
+def test_files_of_the_users_own_beside_it_stay(path: Path) -> None:
+    names = ["out.jsonl.lock", "out.jsonl.part"]
+    for name in names:
+        (path.parent / name).write_text("mine")
+    fill(path, 2, 0)
+    with Journal(path) as journal:
+        journal.sort(["a.png", "c.png"])
+    assert path.read_bytes() == LINES[0] + LINES[2]
+    assert [(path.parent / name).read_text() for name in names] == ["mine", "mine"]
+    assert sorted(os.listdir(path.parent)) == ["out.jsonl", *names]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="RLIMIT_FSIZE is POSIX's")
+@pytest.mark.parametrize("fresh", [False, True])
+def test_what_has_been_dropped_is_not_to_be_dropped_again(path: Path, fresh: bool) -> None:
+    import resource
+    import signal
+
+    fill(path, 0)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    with Journal(path, fresh=fresh) as journal:
+        assert not journal.dropped
+        journal.begin()
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+            with pytest.raises(ResourceError, match="no space left") as caught:
+                journal.append(RECORDS[2])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            signal.signal(signal.SIGXFSZ, handler)
+    how = "start it again without overwrite=True: " if fresh else "start it again: "
+    assert how in str(caught.value.hint)
+    assert path.read_bytes() == (b"" if fresh else LINES[0])
 
 
 @pytest.mark.skipif(os.name == "nt", reason="symbolic links need rights there")

@@ -104,6 +104,8 @@ def test_nothing_but_a_header_is_no_question(tmp_path: Path) -> None:
         ("q.jsonl", '{"image": 3, "question": "One?"}\n', 1, "its image is not text"),
         ("q.jsonl", '{"image": "a.png", "question": "\\ud83d"}\n', 1, "half a character"),
         ("q.jsonl", '{"image": "a.png", "question": "One?", "choices": 3}\n', 1, "choices are neither"),
+        ("q.jsonl", '{"image": "a.png", "question": "One?", "choices": ["\\ud83d", "b"]}\n', 1, "whole characters"),
+        ("q.jsonl", "[" * 100_000 + "]" * 100_000, 1, "is nested too deeply"),
         ("q.jsonl", '{"image": "a.png", "question": "One?", "choices": []}\n', 1, "choices must be"),
         ("q.jsonl", '{"image": "a.png", "question": "One?", "id": true}\n', 1, "its id is not text"),
     ],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -134,6 +136,103 @@ def test_ctrl_c_on_the_callers_side_keeps_what_was_answered(model: Reasoner, ite
         ask(model, items, output, on_record=interrupt)
     assert ids(output) == ["0.png", "1.png"]
     assert ask(model, items, output).answered == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGINT to oneself is POSIX")
+def test_ctrl_c_lets_a_record_be_told_that_is_in_the_file(model: Reasoner, items: list[Item], tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    told: list[str] = []
+
+    def tell(item: Item, record: dict[str, Any]) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        told.append(record["id"])
+
+    with pytest.raises(KeyboardInterrupt):
+        ask(model, items, output, on_record=tell)
+    assert told == ids(output) == ["0.png"]
+
+
+def test_a_picture_that_has_changed_is_another(model: Reasoner, items: list[Item], tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    ask(model, items, output, limit=1)
+    assert isinstance(items[0].source, Path)
+    data = items[0].source.read_bytes()
+    items[0].source.write_bytes(data)
+    assert ask(model, items, output, limit=1).answered_before == 1, "written again is not changed"
+    before = output.read_bytes()
+    items[0].source.write_bytes(draw_one(7).png)
+    for options in ({}, {"retry_errors": True}):
+        with pytest.raises(UsageError, match=r"0\.png has changed since .*out\.jsonl was made \(0\.png\)"):
+            ask(model, items, output, **options)
+    assert output.read_bytes() == before
+    items[0].source.unlink()
+    assert ask(model, items, output).answered_before == 2, "one that is gone is not asked about"
+
+
+def test_a_picture_whose_failure_is_forgotten_may_have_changed(
+    model: Reasoner, items: list[Item], tmp_path: Path
+) -> None:
+    output = tmp_path / "out.jsonl"
+    cut = {"choices": None, "max_tokens": 1}
+    assert ask(model, [replace(items[0], question="What is in the picture?")], output, changes=cut).failed == 1
+    assert json.loads(output.read_text())["image"]["path"] == str(items[0].source)
+    assert isinstance(items[0].source, Path)
+    items[0].source.write_bytes(draw_one(7).png)
+    again = [replace(items[0], question="What is in the picture?")]
+    with pytest.raises(UsageError, match="has changed"):
+        ask(model, again, output, changes=cut)
+    assert ask(model, again, output, changes=cut, retry_errors=True).failed == 1
+
+
+def test_a_file_is_about_one_question(model: Reasoner, items: list[Item], tmp_path: Path) -> None:
+    """Also where none of its pictures is asked about."""
+    output = tmp_path / "out.jsonl"
+    ask(model, items[:1], output)
+    before = output.read_bytes()
+    with pytest.raises(UsageError, match="the question 'Is there a circle\\?', not 'Is there a star\\?'"):
+        ask(model, [replace(item, question="Is there a star?") for item in items[1:]], output)
+    with pytest.raises(UsageError, match="the parameter choices"):
+        ask(model, items[1:], output, changes={"choices": ("yes", "no", "?")})
+    rows = ["1.png,Is there a star?", "2.png,Is there a cross?"]
+    (tmp_path / "pics" / "q.csv").write_text("\n".join(["image,question", *rows]))
+    with pytest.raises(UsageError, match="other questions, such as 'Is there a circle\\?'") as caught:
+        ask(model, batch.from_questions(tmp_path / "pics" / "q.csv"), output)
+    assert "overwrite=True" in str(caught.value.hint)
+    assert output.read_bytes() == before
+    assert ask(model, items, output).answered == 2, "nothing holds its lock"
+
+
+def test_rows_come_and_go(model: Reasoner, items: list[Item], tmp_path: Path) -> None:
+    questions, output = tmp_path / "pics" / "q.csv", tmp_path / "out.jsonl"
+    rows = ["0.png,Is there a star?,", '1.png,Is there a cross?,"yes,no,?"', "2.png,Is there a circle?,"]
+    for kept, answered in ((rows[:2], 2), (rows[1:], 1), (rows[:1] + rows[2:], 0)):
+        questions.write_text("\n".join(["image,question,choices", *kept]))
+        assert ask(model, batch.from_questions(questions), output).answered == answered
+    assert ids(output) == ["1.png", "0.png", "2.png"]
+
+
+def test_overwritten_by_nothing_it_is_empty(model: Reasoner, items: list[Item], tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    ask(model, items, output, limit=1)
+    with batch.Batch([], batch.RunConfig.of(model.info, model.defaults), batch.BatchOptions(output, True)) as nothing:
+        nothing.finish()
+    assert output.read_bytes() == b""
+
+
+@pytest.mark.parametrize("field", ["name", "quant", "sha256", "stage_format", "pair_id", "mmproj_id", "prompt_id"])
+def test_all_that_is_known_of_a_model_is_compared(
+    model: Reasoner, items: list[Item], tmp_path: Path, field: str
+) -> None:
+    output = tmp_path / "out.jsonl"
+    ask(model, items, output, limit=1)
+    record = json.loads(output.read_text())
+    assert record["model"][field] == getattr(model.info, field) is not None
+    output.write_text(json.dumps({**record, "model": {**record["model"], field: "other"}}) + "\n")
+    with pytest.raises(UsageError, match=r"was made with the .* 'other', not"):
+        ask(model, items, output)
+    del record["model"][field]  # as an earlier release wrote it
+    output.write_text(json.dumps(record) + "\n")
+    assert ask(model, items, output, limit=1).answered_before == 1
 
 
 def test_a_schema_that_no_grammar_can_be_made_of_ends_it(model: Reasoner, items: list[Item], tmp_path: Path) -> None:

@@ -17,9 +17,11 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from benchmarks.kills import batch_killed
+from convert import convert
 from cotcli.cli.drawn import draw_one
 from cotcli.render.schema import json_schema
 from tests.batch.test_table import as_text, flat
+from tests.checkpoints import Recipe, random_tensors, write_checkpoint
 from tests.cli.process import COMMAND, Finished, cotcli, cotcli_on_terminal, environment, screen
 
 QUESTION = "Is there a circle?"
@@ -69,7 +71,7 @@ def test_a_folder_resumed_and_retried(folder: Path, drawn: list[bytes]) -> None:
     assert (done.code, done.out) == (7, "")
     lines = done.err.splitlines()
     assert lines[0] == f"cotcli: pics/{BAD}: not an image"
-    assert lines[1].startswith("cotcli: 4 answered, 1 failed, ") and lines[1].endswith(" pictures/min: out.jsonl")
+    assert lines[1].startswith("cotcli: 4 answered, 1 failed, ") and lines[1].endswith(" answers/min: out.jsonl")
     assert lines[2:] == ["cotcli: to ask again what failed: --retry-errors"]
     first = records(Path("out.jsonl"))
     assert [record["id"] for record in first] == [*IDS, BAD]
@@ -168,7 +170,7 @@ def test_limits(folder: Path, drawn: list[bytes]) -> None:
     assert done.code == 0 and "1 answered, 7 left" in done.err
     done = batch(*command, "--fail-fast")
     assert done.code == 7 and "1 answered, 1 failed, 1 done before, 5 left" in done.err
-    assert "stopped after 1 failures" in done.err
+    assert "stopped after 1 failure, as" in done.err
     assert [record["id"] for record in records(Path("out.jsonl"))] == ["0.png", "1.png", "bad0.png"]
     done = batch(*command, "--max-errors", 3)
     assert done.code == 7 and "2 answered, 3 failed, 2 done before, 1 failed before" in done.err
@@ -238,6 +240,24 @@ def test_models_are_not_mixed(checkpoint: Path, noise: Path, folder: Path) -> No
     assert timeless(Path("out.jsonl")) == [{**json.loads(before), "timing_ms": None}]
 
 
+def test_what_goes_by_the_same_name_is_not_mixed(noise: Path, folder: Path) -> None:
+    """Pairs named by path have no known checksum."""
+    recipe = Recipe(hidden_size=64, intermediate_size=128, vocab_size=400, seed=1)
+    write_checkpoint(folder / "other", recipe, random_tensors(recipe))
+    other = convert(folder / "other", folder / "pair", "f32", name="noise")
+    command = (QUESTION, "pics", "--threads", 1, "--max-tokens", 2, "-o", "out.jsonl", "-m")
+    assert batch(*command, noise, "--limit", 1).code == 7, "two tokens are no answer"
+    before = Path("out.jsonl").read_bytes()
+    assert json.loads(before)["model"]["sha256"] is None
+    done = batch(*command, other.language)
+    assert done.code == 2 and "made with the checkpoint (pair_id) '" in done.err, done.err
+    Path("home").mkdir()
+    Path("home", "models.toml").write_text('[models.noise]\nprompt = "In short: {question}"\n')
+    done = cotcli("batch", *command, noise, "--dry-run", env={"COTCLI_HOME": str(folder / "home")})
+    assert done.code == 2 and "made with the wording of prompt and stages (prompt_id) '" in done.err, done.err
+    assert Path("out.jsonl").read_bytes() == before
+
+
 def test_a_moved_folder_goes_on(answered: Path) -> None:
     Path("pics").rename("moved")
     done = batch(QUESTION, "moved", *QUICK, "-o", "out.jsonl")
@@ -267,19 +287,28 @@ def test_a_moved_folder_goes_on(answered: Path) -> None:
         ([QUESTION, "--files-from", "list.jsonl", "-o", "list.jsonl"], ["is what the questions are read from"]),
         ([QUESTION, "pics", "-o", "list.jsonl"], ["list.jsonl:1: is not a record"]),
         ([QUESTION, "pics", "--temperature", "-1"], ["temperature must be 0 or more"]),
+        ([QUESTION, "pics", "--seed", "-1", "-o", "out.jsonl"], ["--seed -1 draws another seed each time", "--seed N"]),
+        (
+            ["--questions", "q.csv.jsonl", "-o", "q.csv", "--overwrite"],
+            ["q.csv.jsonl is what the questions are read from", "-o FILE"],
+        ),
+        ([QUESTION, "pics", "--schema", "deep.json"], ["--schema deep.json: is nested too deeply"]),
     ],
 )
 def test_usage(folder: Path, args: list[str], texts: list[str]) -> None:
     Path("q.csv").write_text("image,question\npics/0.png,\n")
+    Path("q.csv.jsonl").write_text('{"image": "pics/0.png", "question": "What?"}\n')
     Path("list.jsonl").write_text("pics/0.png\n")
-    kept = [Path(name).read_bytes() for name in ("q.csv", "list.jsonl")]
+    Path("deep.json").write_text(DEEP)
+    names = sorted(os.listdir())
+    kept = [Path(name).read_bytes() for name in names if name != "pics"]
     done = batch(*args, "--model", "demo")
     assert (done.code, done.out) == (2, ""), done.err
     assert 1 <= done.err.count("\n") <= 2
     for text in texts:
         assert text in done.err
-    assert kept == [Path(name).read_bytes() for name in ("q.csv", "list.jsonl")]
-    assert sorted(os.listdir()) == ["list.jsonl", "pics", "q.csv"]
+    assert kept == [Path(name).read_bytes() for name in names if name != "pics"]
+    assert sorted(os.listdir()) == names
 
 
 def test_pictures_that_are_not_there(folder: Path) -> None:
@@ -344,6 +373,7 @@ def test_killed_at_any_instant_it_ends_as_if_it_had_not_been(tmp_path: Path) -> 
     assert seen.differing == 0 and seen.lost == 0 and seen.left_over == 0
 
 
+DEEP = "[" * 100_000 + "]" * 100_000
 SLOW = ("--threads", 1, "--temperature", 0, "--ctx", 200_000, "--max-tokens", 100_000)
 
 
@@ -380,15 +410,21 @@ def test_interrupt(noise: Path, folder: Path) -> None:
     for name in ("0.png", "1.png"):
         Path("pics", name).write_bytes(b"words")
     command = (QUESTION, "pics", "-m", noise, *SLOW, "-o", "out.jsonl")
-    process = start(*command)
-    wait_for(Path("out.jsonl"), 2)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (130, b"")
-    assert err.decode().splitlines()[-2:] == ["cotcli: interrupted", "To go on: the same command again"]
-    assert b"cotcli: 0 answered, 2 failed, 3 left, " in err
-    assert [record["id"] for record in records(Path("out.jsonl"))] == ["0.png", "1.png"], "what was written is not kept"
-    assert sorted(os.listdir()) == ["out.jsonl", "pics"]
+    for more, how in (((), "again"), (("--overwrite",), "without --overwrite")):
+        before = Path("out.jsonl").stat().st_mtime_ns if more else 0
+        process = start(*command, *more)
+        while more and Path("out.jsonl").stat().st_mtime_ns == before:  # until what was there is dropped
+            assert process.poll() is None
+            time.sleep(0.02)
+        wait_for(Path("out.jsonl"), 2)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, out) == (130, b"")
+        assert err.decode().splitlines()[-2:] == ["cotcli: interrupted", f"To go on: the same command {how}"]
+        assert b"cotcli: 0 answered, 2 failed, 3 left, " in err
+        ids = [record["id"] for record in records(Path("out.jsonl"))]
+        assert ids == ["0.png", "1.png"], "what was being written is not kept"
+        assert sorted(os.listdir()) == ["out.jsonl", "pics"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGINT to one process is POSIX")
@@ -483,7 +519,7 @@ def test_a_disk_that_fills_up(small_disk: Path) -> None:
     done = batch(QUESTION, "pics", *QUICK, "-o", output)
     assert done.code == 5, done.err
     assert f"cotcli: {output}: no space left to write (No space left on device)" in done.err
-    assert "run the same command again" in done.err
+    assert "Free some disk and start it again: it goes on from there" in done.err
     assert 1 <= len(records(output)) < 5
     (small_disk / "ballast").unlink()
     assert batch(QUESTION, "pics", *QUICK, "-o", output).code == 7
@@ -501,7 +537,7 @@ def test_a_disk_that_cannot_be_written(small_disk: Path, noise: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     done = batch(QUESTION, "pics", "-m", broken, "-o", small_disk / "out.jsonl")
     assert done.code == 5 and "cannot be written (Read-only file system)" in done.err
-    assert "-o FILE" in done.err
+    assert "Write to another file" in done.err
 
 
 @pytest.mark.skipif(os.name == "nt" or getattr(os, "geteuid", lambda: 0)() == 0, reason="root may write all")
@@ -526,6 +562,11 @@ def test_progress_on_a_terminal(folder: Path, columns: int) -> None:
     shown = [line for line in screen(done.err) if line.strip()]
     assert shown[0] == f"cotcli: pics/{BAD}: not an image"
     assert shown[1].startswith("cotcli: 4 answered, 1 failed, ") and len(shown) == 3, "the bar is wiped"
+    Path("pics", BAD).write_bytes(b"other words")
+    for number in range(3):
+        Path("pics", f"{number}.bad.png").write_bytes(b"words")
+    done = cotcli_on_terminal("batch", QUESTION, "pics", *QUICK, "-o", "out.jsonl", "--limit", 2, columns=columns)
+    assert "/7" in done.err and "/8" not in done.err, "five before, and two: the last is for later"
 
 
 def test_no_progress_where_it_cannot_be_drawn(folder: Path) -> None:
