@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from jsonschema import Draft202012Validator
 from benchmarks.kills import batch_killed
 from convert import convert
 from cotcli.cli.drawn import draw_one
+from cotcli.install import mmproj_beside, record_beside
 from cotcli.render.schema import json_schema
 from tests.batch.test_table import as_text, flat
 from tests.checkpoints import Recipe, random_tensors, write_checkpoint
@@ -225,7 +227,7 @@ def test_models_are_not_mixed(checkpoint: Path, noise: Path, folder: Path) -> No
     assert batch(*command, "-m", noise, "--limit", 1).code == 7, "two tokens are no answer"
     before = Path("out.jsonl").read_bytes()
     for model, text in (
-        (same.out.strip(), "the quantization 'F32', not 'F16'"),
+        (same.out.strip(), "the model file (SHA-256) '"),
         ("demo", "the model 'noise', not 'demo'"),
     ):
         done = batch(*command, "-m", model, "--temperature", 0.6, "--seed", 0)
@@ -241,16 +243,26 @@ def test_models_are_not_mixed(checkpoint: Path, noise: Path, folder: Path) -> No
 
 
 def test_what_goes_by_the_same_name_is_not_mixed(noise: Path, folder: Path) -> None:
-    """Pairs named by path have no known checksum."""
+    """Pairs without a record beside them have no known checksum."""
+    for path in (noise, mmproj_beside(noise)):
+        shutil.copy(path, folder)
+    noise = folder / noise.name
     recipe = Recipe(hidden_size=64, intermediate_size=128, vocab_size=400, seed=1)
     write_checkpoint(folder / "other", recipe, random_tensors(recipe))
     other = convert(folder / "other", folder / "pair", "f32", name="noise")
+    record_beside(other.language).unlink()
+    half = convert(folder / "other", folder / "half", "f32", name="noise", vision_type="f16")
+    record_beside(half.language).unlink()
     command = (QUESTION, "pics", "--threads", 1, "--max-tokens", 2, "-o", "out.jsonl", "-m")
     assert batch(*command, noise, "--limit", 1).code == 7, "two tokens are no answer"
     before = Path("out.jsonl").read_bytes()
     assert json.loads(before)["model"]["sha256"] is None
     done = batch(*command, other.language)
     assert done.code == 2 and "made with the checkpoint (pair_id) '" in done.err, done.err
+    assert batch(*command, other.language, "--limit", 1, "--overwrite").code == 7
+    done = batch(*command, half.language)
+    assert done.code == 2 and "made with the vision file (mmproj_id) '" in done.err, done.err
+    Path("out.jsonl").write_bytes(before)
     Path("home").mkdir()
     Path("home", "models.toml").write_text('[models.noise]\nprompt = "In short: {question}"\n')
     done = cotcli("batch", *command, noise, "--dry-run", env={"COTCLI_HOME": str(folder / "home")})
@@ -289,15 +301,15 @@ def test_a_moved_folder_goes_on(answered: Path) -> None:
         ([QUESTION, "pics", "--temperature", "-1"], ["temperature must be 0 or more"]),
         ([QUESTION, "pics", "--seed", "-1", "-o", "out.jsonl"], ["--seed -1 draws another seed each time", "--seed N"]),
         (
-            ["--questions", "q.csv.jsonl", "-o", "q.csv", "--overwrite"],
-            ["q.csv.jsonl is what the questions are read from", "-o FILE"],
+            ["--questions", "t.csv.jsonl", "-o", "t.csv", "--overwrite"],
+            ["t.csv.jsonl is what the questions are read from", "-o FILE"],
         ),
         ([QUESTION, "pics", "--schema", "deep.json"], ["--schema deep.json: is nested too deeply"]),
     ],
 )
 def test_usage(folder: Path, args: list[str], texts: list[str]) -> None:
     Path("q.csv").write_text("image,question\npics/0.png,\n")
-    Path("q.csv.jsonl").write_text('{"image": "pics/0.png", "question": "What?"}\n')
+    Path("t.csv.jsonl").write_text('{"image": "pics/0.png", "question": "What?"}\n')
     Path("list.jsonl").write_text("pics/0.png\n")
     Path("deep.json").write_text(DEEP)
     names = sorted(os.listdir())
