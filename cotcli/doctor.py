@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cotcli import __version__
-from cotcli.errors import CotcliError, ModelError, ResourceError
+from cotcli.errors import CotcliError, ModelError, ModelNotFoundError, ResourceError
 from cotcli.specs import MODELS_TOML, home
 
 if TYPE_CHECKING:
@@ -93,6 +93,15 @@ class ModelReport:
 
 
 @dataclass(frozen=True)
+class DefaultReport:
+    """The model that a command takes when none is named; ``hint`` is the next step where it is not installed."""
+
+    name: str
+    installed: bool
+    hint: str | None
+
+
+@dataclass(frozen=True)
 class CacheReport:
     """A cache on disk. ``bytes`` None: it is not there, or cannot be read."""
 
@@ -121,12 +130,16 @@ class Problem:
 
 @dataclass(frozen=True)
 class Report:
-    """All of it. Without ``cpu``, llama.cpp cannot be used, and there are neither devices nor models."""
+    """All of it. Without ``cpu``, llama.cpp cannot be used, and there are neither devices nor models.
+
+    ``default`` is None there too, and where the user's models.toml cannot be read, which is a problem.
+    """
 
     versions: Versions
     cpu: Cpu | None
     devices: tuple[DeviceReport, ...]
     models: tuple[ModelReport, ...]
+    default: DefaultReport | None
     caches: tuple[CacheReport, ...]
     paths: tuple[PathReport, ...]
     problems: tuple[Problem, ...]
@@ -158,7 +171,7 @@ def examine(
     try:
         import cotcli.native  # noqa: F401  # checks that the library is the one we know
     except CotcliError as error:
-        return Report(versions, None, (), (), _caches(), _paths(config), (_problem(error),))
+        return Report(versions, None, (), (), None, _caches(), _paths(config), (_problem(error),))
     from cotcli.native import devices as native
 
     for endpoint in rpc:
@@ -178,6 +191,7 @@ def examine(
         _cpu(known),
         tuple(devices),
         tuple(models),
+        _default(),
         _caches(),
         _paths(config),
         tuple(problems),
@@ -259,6 +273,23 @@ def _installed(problems: list[Problem]) -> list[ResolvedModel]:
     except CotcliError as error:  # the user's models.toml
         problems.append(_problem(error))
         return []
+
+
+def _default() -> DefaultReport | None:
+    from cotcli.registry import resolve
+    from cotcli.specs import default_model
+
+    try:
+        name = default_model()
+    except CotcliError:  # told of by _installed
+        return None
+    try:
+        resolve(name)
+    except ModelNotFoundError as error:
+        return DefaultReport(name, False, error.hint)
+    except CotcliError:  # one of several that are installed has to be named
+        pass
+    return DefaultReport(name, True, None)
 
 
 def _model(pair: ResolvedModel, verify: bool, on_step: Callable[[str], None], problems: list[Problem]) -> ModelReport:

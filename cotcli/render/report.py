@@ -40,6 +40,11 @@ def _lines(report: Report, width: int) -> Iterator[str]:
             width,
         )
     yield ""
+    if report.default is not None:
+        default = report.default
+        missing = "" if default.installed else f" is not installed. {default.hint or ''}"
+        yield from _labelled("default", f"{default.name}{missing}", width)
+        yield ""
     for cache in report.caches:
         size = "none" if cache.bytes is None else size_text(cache.bytes)
         yield from _labelled(cache.name, f"{size}, {cache.folder}", width)

@@ -243,6 +243,14 @@ _DOCTOR = _object(
             },
         ),
     },
+    default=_nullable(
+        _object(
+            "the model that is taken when none is named; hint: how to install it",
+            name=_STRING,
+            installed={"type": "boolean"},
+            hint=_TEXT_OR_NULL,
+        )
+    ),
     caches={
         "type": "array",
         "items": _object(

@@ -68,6 +68,8 @@ def test_json(home: Path) -> None:
     [model] = report["models"]
     assert (model["name"], model["quant"], model["files"]) == ("demo", "Q8_0", "ok")
     assert model["memory"][0]["place"] == "host" and model["memory"][0]["mapped"] > 1_000_000
+    assert (report["default"]["name"], report["default"]["installed"]) == ("llava-cot", False)
+    assert report["default"]["hint"].startswith("To install it: cotcli model pull llava-cot (42.7 GB to download, ")
     paths = {place["name"]: place for place in report["paths"]}
     assert paths["home"] == {"name": "home", "path": str(home), "exists": False}
     assert paths["config"]["path"] == str(home / "config.toml")
@@ -86,9 +88,12 @@ def test_text_fits_the_width(columns: int) -> None:
     assert lines[-1].split() == ["healthy", "all", "of", "it", "works"]
 
 
-def test_a_pipe_gets_the_same_text() -> None:
+def test_a_pipe_gets_the_same_text(home: Path) -> None:
+    home.mkdir()
+    (home / "models.toml").write_text('default = "demo"\n')
     piped = cotcli("doctor", env={"COLUMNS": "100"})
     assert (piped.code, piped.err) == (0, "")
+    assert [line.split() for line in piped.out.splitlines() if line.startswith("default")] == [["default", "demo"]]
     assert "\x1b" not in piped.out and max(map(len, piped.out.splitlines())) <= 100
 
 
