@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,6 +71,7 @@ class RepositorySource:
         self.name = repo.id
         self.origin = Origin(repo.id, repo.commit)
         self.folder = folder
+        self._heads: dict[str, set[tuple[int, str]]] = {}
         small = [name for name in repo.files if name in _SMALL or name.startswith(_TEMPLATES)]
         for name in small:
             path = repo.fetch(name, folder)
@@ -83,7 +85,9 @@ class RepositorySource:
         return self.repo.files[shard].size
 
     def head(self, shard: str, count: int) -> bytes:
-        return self.repo.head(shard, count)
+        head = self.repo.head(shard, count)
+        self._heads.setdefault(shard, set()).add((len(head), hashlib.sha256(head).hexdigest()))
+        return head
 
     def missing(self, shard: str, into: Path) -> int:
         return self.repo.missing(shard, into)
@@ -92,7 +96,23 @@ class RepositorySource:
         return 0 if self.repo.cached(shard) is not None else self.size(shard)
 
     def fetch(self, shard: str, into: Path) -> Path:
-        return self.repo.fetch(shard, into)
+        """As the ``Source``'s; a shard that does not begin as ``head`` said would be read in the wrong places."""
+        path = self.repo.fetch(shard, into)
+        with path.open("rb") as file:
+            for count, digest in sorted(self._heads.get(shard, ())):
+                file.seek(0)
+                if hashlib.sha256(file.read(count)).hexdigest() != digest:
+                    raise self._other_header(shard)
+        return path
+
+    def _other_header(self, shard: str) -> HubError:
+        message = f"the header of {shard} of {self.name} came otherwise than it stands in the file"
+        cached = self.repo.cached(shard)
+        if cached is None:
+            return HubError(
+                message, "Start it again; if that does not help, something between here and the hub changes it"
+            )
+        return HubError(message, f"It came from the Hugging Face cache: delete {cached.resolve()} and start it again")
 
     def release(self, shard: str, into: Path) -> None:
         (into / shard).unlink(missing_ok=True)

@@ -85,9 +85,14 @@ class HubRepo:
 
         def get() -> bytes:
             headers = {**self._headers(), "Range": f"bytes=0-{count - 1}"}
-            response = get_session().get(self._url(name), headers=headers, timeout=_timeout())
-            hf_raise_for_status(response)
-            return bytes(response.content[:count])
+            head = bytearray()
+            with get_session().stream("GET", self._url(name), headers=headers, timeout=_timeout()) as response:
+                hf_raise_for_status(response)
+                for piece in response.iter_bytes():
+                    head += piece
+                    if len(head) >= count:
+                        break  # it may send the whole file in spite of Range
+            return bytes(head[:count])
 
         with _errors(self.id, self.commit):
             return self._patiently(get)

@@ -53,6 +53,7 @@ class Trouble:
         cut: ends the connection after that many bytes of the body.
         flip: changes the byte at that offset of the file.
         ignore_range: sends the whole file whatever was asked for.
+        begin: sends these bytes in place of as many at the beginning of the file.
     """
 
     status: int = 200
@@ -60,6 +61,7 @@ class Trouble:
     cut: int | None = None
     flip: int | None = None
     ignore_range: bool = False
+    begin: bytes = b""
 
 
 @dataclass
@@ -216,6 +218,9 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                     piece = bytearray(source.read(min(_PIECE, stop - first)))
                     if trouble.flip is not None and first <= trouble.flip < first + len(piece):
                         piece[trouble.flip - first] ^= 0xFF
+                    if first < len(trouble.begin):
+                        other = trouble.begin[first : first + len(piece)]
+                        piece[: len(other)] = other
                     try:
                         self.wfile.write(piece)
                     except OSError:  # the client was killed
