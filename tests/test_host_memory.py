@@ -67,6 +67,16 @@ def test_the_tightest_of_nested_groups_counts(root: Path, version: int) -> None:
     assert host_memory(root) == HostMemory(6 * GIB, 2 * GIB, "control group")
 
 
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_wider_group_may_have_less_left(root: Path, version: int) -> None:
+    """Other jobs of the same slice have used it up."""
+    write(root, proc__self__cgroup="0::/slice/job\n" if version == 2 else "4:memory:/slice/job\n")
+    mount = root / "sys/fs/cgroup" / ("" if version == 2 else "memory")
+    group(mount / "slice/job", version, 6 * GIB, used=GIB, cache=0)
+    group(mount / "slice", version, 12 * GIB, used=12 * GIB, cache=GIB)
+    assert host_memory(root) == HostMemory(6 * GIB, GIB, "control group")
+
+
 def test_a_group_without_limit_changes_nothing(root: Path) -> None:
     write(root, proc__self__cgroup="0::/user\n")
     group(root / "sys/fs/cgroup/user", 2, "max", used=GIB, cache=0)

@@ -33,9 +33,10 @@ def host_memory(root: Path = Path("/")) -> HostMemory:
     if memory is None:
         cpu = devices.cpu()
         return HostMemory(cpu.total, cpu.free)
-    for limit, used in _control_groups(root):
-        if limit < memory.total:
-            memory = HostMemory(limit, min(memory.available, max(limit - used, 0)), "control group")
+    for limit, used in _control_groups(root):  # all bind: an outer one may have less left, for what else is in it
+        total, available = min(memory.total, limit), min(memory.available, max(limit - used, 0))
+        if (total, available) != (memory.total, memory.available):
+            memory = HostMemory(total, available, "control group")
     return memory
 
 
