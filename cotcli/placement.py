@@ -2,8 +2,9 @@
 
 Asks the devices how much they have free. Says what it chose in words for the user, and prints nothing.
 
-    auto    as many layers as fit into what the devices have free, less a reserve on each; the vision tower and the
-            cross-attention layers are counted with the layers they go with
+    auto    as many layers as fit into what the devices have free, less a reserve on each, without those devices that
+            are too full to help; the vision tower and the cross-attention layers are counted with the layers they go
+            with
     N, all  so many, or a refusal
     host    what must be resident has to fit, or it is refused; if only the mapped weights do not, it runs from disk,
             which is slow but right, and is said
@@ -120,13 +121,11 @@ def chosen_devices(names: str | None) -> list[DeviceInfo]:
 def decide(pair: Pair, demand: Demand, choice: Choice, devices: Sequence[DeviceInfo], host: HostMemory) -> Placement:
     """As ``place``, from what is known of devices and memory."""
     notes: list[str] = []
+    placed = _planned(pair, demand, choice, devices)
     if choice.gpu_layers == "auto":
-        placed = largest_fit(pair, demand, devices)
         notes += _auto_note(pair, demand, devices, placed)
-    else:
-        placed = plan(pair, demand, devices, ALL if choice.gpu_layers == "all" else choice.gpu_layers)
-        if choice.gpu_layers != 0 and not devices:
-            notes.append("there is no GPU to put layers on: everything runs on the CPU (cotcli doctor)")
+    elif choice.gpu_layers != 0 and not devices:
+        notes.append("there is no GPU to put layers on: everything runs on the CPU (cotcli doctor)")
     if choice.require_gpu and placed.gpu_layers == 0:
         raise ResourceError(
             "nothing would run on a GPU" + (f": {notes[0]}" if devices and notes else ": none is usable"),
@@ -134,7 +133,7 @@ def decide(pair: Pair, demand: Demand, choice: Choice, devices: Sequence[DeviceI
         )
     if choice.check_memory:
         _check_devices(pair, demand, devices, placed)
-        _check_host(pair, demand, devices, placed, host)
+        _check_host(pair, demand, choice, devices, placed, host)
     free = size_text(host.available)
     if placed.host.resident > host.available:  # and was not to be checked
         notes.append(f"it needs {size_text(placed.host.resident)} of memory and {free} is free: the system may end it")
@@ -146,14 +145,32 @@ def decide(pair: Pair, demand: Demand, choice: Choice, devices: Sequence[DeviceI
     return Placement(tuple(device for device, _ in placed.devices), placed, tuple(notes))
 
 
+def _planned(pair: Pair, demand: Demand, choice: Choice, devices: Sequence[DeviceInfo]) -> MemoryPlan:
+    if choice.gpu_layers == "auto":
+        return largest_fit(pair, demand, devices)
+    return plan(pair, demand, devices, ALL if choice.gpu_layers == "all" else choice.gpu_layers)
+
+
 def largest_fit(pair: Pair, demand: Demand, devices: Sequence[DeviceInfo]) -> MemoryPlan:
-    """The plan with the most layers that fits the devices with the reserve left; none if not even one does."""
-    if devices:
-        for layers in range(pair.n_layers + 1, 0, -1):
-            candidate = plan(pair, demand, devices, layers)
+    """The plan with the most layers that fits the devices with the reserve left; none if not even one does.
+
+    libllama gives each device a share by what it has free, the reserve included. One that is nearly full would hold the
+    others back by its share, or by the reserve alone, so the fullest are left out where that lets more layers fit.
+    """
+    usable = [device for device in devices if _fits(device, RESERVE)]
+    best = plan(pair, demand, usable, 0)
+    while usable:
+        for layers in range(best.all_layers, best.gpu_layers, -1):
+            candidate = plan(pair, demand, usable, layers)
             if all(_fits(device, amounts.total + RESERVE) for device, amounts in candidate.devices):
-                return candidate
-    return plan(pair, demand, devices, 0)
+                best = candidate
+                break
+        usable.remove(min(usable, key=_room))
+    return best
+
+
+def _room(device: DeviceInfo) -> float:
+    return device.free if device.known_memory else float("inf")
 
 
 def _fits(device: DeviceInfo, need: int) -> bool:
@@ -165,33 +182,45 @@ def _auto_note(pair: Pair, demand: Demand, devices: Sequence[DeviceInfo], placed
         if pair.n_bytes < TINY_MODEL:
             return []
         return ["no GPU is in use, since llama-cpp-python finds none: everything runs on the CPU (cotcli doctor)"]
-    names = "+".join(device.name for device in devices)
-    layers = f"{placed.gpu_layers} of {placed.all_layers} layers"
-    if placed.gpu_layers == placed.all_layers:
-        return [f"all {placed.all_layers} layers on {names}, vision on {placed.vision_device}"]
-    wanted = plan(pair, demand, devices, placed.gpu_layers + 1 if placed.gpu_layers == 0 else ALL)
-    need = size_text(sum(amounts.total + RESERVE for _, amounts in wanted.devices))
-    free = size_text(sum(device.free for device in devices))
     if placed.gpu_layers == 0:
-        return [f"everything runs on the CPU: one layer on {names} would take {need} and {free} is free there"]
-    return [f"{layers} on {names}, vision on {placed.vision_device}; all would take {need} and {free} is free there"]
+        emptiest = max(devices, key=_room)
+        [(_, one)] = plan(pair, demand, [emptiest], 1).devices
+        return [
+            f"everything runs on the CPU: one layer on {emptiest.name} would take {size_text(one.total + RESERVE)} "
+            f"and {size_text(emptiest.free)} is free there"
+        ]
+    used = [device for device, _ in placed.devices]
+    names = "+".join(device.name for device in used)
+    note = f"{placed.gpu_layers} of {placed.all_layers} layers on {names}, vision on {placed.vision_device}"
+    if placed.gpu_layers == placed.all_layers:
+        note = f"all {placed.all_layers} layers on {names}, vision on {placed.vision_device}"
+    else:
+        need = sum(amounts.total + RESERVE for _, amounts in plan(pair, demand, used, ALL).devices)
+        free = sum(device.free for device in used)
+        note += f"; all would take {size_text(need)} and {size_text(free)} is free there"
+    full = [
+        f"{device.name} is not used, with {size_text(device.free)} free" for device in devices if device not in used
+    ]
+    return ["; ".join([note, *full])]
 
 
 def _check_devices(pair: Pair, demand: Demand, devices: Sequence[DeviceInfo], placed: MemoryPlan) -> None:
     for device, amounts in placed.devices:
         if _fits(device, amounts.total):
             continue
-        fit = largest_fit(pair, demand, devices).gpu_layers
-        what_fits = f"What fits: --gpu-layers {fit}, or auto, which finds that out"
+        fit = largest_fit(pair, demand, devices)
+        names = ",".join(each.name for each, _ in fit.devices)
+        named = "" if len(fit.devices) == len(devices) else f"--device {names} "
+        what_fits = f"What fits: {named}--gpu-layers {fit.gpu_layers}, or auto, which finds that out"
         raise ResourceError(
             f"{placed.gpu_layers} layers take {size_text(amounts.total)} on {device.name} "
             f"and {size_text(device.free)} is free there",
-            what_fits if fit else "Not even one layer fits with some reserve; for the CPU: --device cpu",
+            what_fits if fit.gpu_layers else "Not even one layer fits with some reserve; for the CPU: --device cpu",
         )
 
 
 def _check_host(
-    pair: Pair, demand: Demand, devices: Sequence[DeviceInfo], placed: MemoryPlan, host: HostMemory
+    pair: Pair, demand: Demand, choice: Choice, devices: Sequence[DeviceInfo], placed: MemoryPlan, host: HostMemory
 ) -> None:
     room = int(host.available * _HOST_SHARE)
     if placed.host.resident <= room:
@@ -199,25 +228,32 @@ def _check_host(
     where = " in this control group" if host.limit != "machine" else ""
     raise ResourceError(
         f"the model needs {size_text(placed.host.resident)} of memory and {size_text(host.available)} is free{where}",
-        f"{_what_would_fit(pair, demand, devices, placed, room)}; to try all the same: --no-memory-check",
+        f"{_what_would_fit(pair, demand, choice, devices, room)}; to try all the same: --no-memory-check",
     )
 
 
-def _what_would_fit(pair: Pair, demand: Demand, devices: Sequence[DeviceInfo], placed: MemoryPlan, room: int) -> str:
-    def fits(changed: Demand) -> bool:
-        return plan(pair, changed, devices, placed.gpu_layers).host.resident <= room
+def _what_would_fit(pair: Pair, demand: Demand, choice: Choice, devices: Sequence[DeviceInfo], room: int) -> str:
+    """The options that would pass both checks, if there are any."""
+
+    def passes(changed: Demand, choice: Choice = choice) -> bool:
+        placed = _planned(pair, changed, choice, devices)
+        return placed.host.resident <= room and all(_fits(device, use.total) for device, use in placed.devices)
 
     tokens = demand.cache_tokens // demand.sequences
     fewer = demand.sequences // 2
     while fewer:
-        if fits(replace(demand, sequences=fewer, cache_tokens=tokens * fewer)):
+        if passes(replace(demand, sequences=fewer, cache_tokens=tokens * fewer)):
             return f"It would fit with --parallel {fewer}"
         fewer //= 2
+    alone = "--parallel 1 " if demand.sequences > 1 else ""
     shorter = tokens // 2
     while shorter >= 256:
-        if fits(replace(demand, sequences=1, cache_tokens=shorter)):
-            return f"It would fit with --ctx {shorter}"
+        if passes(replace(demand, sequences=1, cache_tokens=shorter)):
+            return f"It would fit with {alone}--ctx {shorter}"
         shorter //= 2
-    if devices and placed.gpu_layers < placed.all_layers:
-        return "It would fit with more --gpu-layers"
+    if devices:
+        placed = _planned(pair, demand, choice, devices)
+        for layers in range(placed.gpu_layers + 1, placed.all_layers + 1):
+            if passes(demand, replace(choice, gpu_layers=layers)):
+                return f"It would fit with --gpu-layers {layers}"
     return "Take a smaller quantization (cotcli model ls), or free some memory"

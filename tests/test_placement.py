@@ -8,6 +8,7 @@ import pytest
 
 from convert import convert
 from cotcli.errors import ResourceError, UsageError
+from cotcli.install import size_text
 from cotcli.memory import Demand, Pair, plan, read_pair, split
 from cotcli.mllama.weights import WeightFile
 from cotcli.native import devices as native
@@ -118,12 +119,37 @@ def test_layers_are_split_as_libllama_splits_them() -> None:
     assert split([], 0, 3) == [None] * 3
 
 
-def test_both_devices_have_to_have_room(pair: Pair) -> None:
-    first, second = device("A", free=2**40), device("B", free=RESERVE + 1)
-    placed = largest_fit(pair, DEMAND, [first, second])
-    # So small a share of all that is free gives B no layer.
-    assert placed.gpu_layers == 13
-    assert [amounts.language for _, amounts in placed.devices][1] == 0
+@pytest.mark.parametrize("free", [1, RESERVE - 1, RESERVE + 1])
+def test_a_full_device_holds_no_other_back(pair: Pair, free: int) -> None:
+    """With the last of these and behind A it would get no layer anyway: so small is its share of all that is free."""
+    first, second = device("A"), device("B", free=free)
+    for devices, is_used in (([first, second], free > RESERVE), ([second, first], False)):
+        placement = decide(pair, DEMAND, Choice(), devices, PLENTY)
+        assert placement.gpu_layers == 13
+        assert [each.name for each in placement.devices] == (["A", "B"] if is_used else ["A"])
+        left_out = "" if is_used else f"; B is not used, with {size_text(free)} free"
+        assert placement.notes == (f"all 13 layers on {'A+B' if is_used else 'A'}, vision on A{left_out}",)
+
+
+def test_a_device_without_room_for_its_share_is_left_out(pair: Pair) -> None:
+    """libllama shares out by what is free, so B would get every third layer, and has room for none."""
+    first, second = device("A", free=3 * RESERVE), device("B", free=RESERVE + 1)
+    placement = decide(pair, DEMAND, Choice(), [first, second], PLENTY)
+    assert (placement.gpu_layers, [each.name for each in placement.devices]) == (13, ["A"])
+    assert decide(pair, DEMAND, Choice(), [first, device("B", free=3 * RESERVE)], PLENTY).notes == (
+        "all 13 layers on A+B, vision on A",
+    )
+
+
+def test_what_is_proposed_instead_names_the_device(pair: Pair) -> None:
+    first, second = device("A", free=3 * RESERVE), device("B", free=RESERVE // 2)
+    large = Demand(512 * 1024)
+    with pytest.raises(ResourceError) as caught:
+        decide(pair, large, Choice(ALL), [first, second], PLENTY)
+    hint = str(caught.value.hint)
+    assert hint.startswith("What fits: --device A --gpu-layers ")
+    layers = int(hint.partition("--gpu-layers ")[2].partition(",")[0])
+    assert decide(pair, large, Choice(layers), [first], PLENTY).gpu_layers == layers
 
 
 def test_integrated_memory_is_the_hosts(pair: Pair) -> None:
@@ -155,7 +181,8 @@ def test_what_must_be_resident_has_to_fit(pair: Pair) -> None:
     assert str(caught.value.hint).startswith("It would fit with --parallel 2; ")
     with pytest.raises(ResourceError) as caught:
         decide(pair, large, Choice(), [], at_most(Demand(4 * 1024)))
-    assert str(caught.value.hint).startswith("It would fit with --ctx 4096; ")
+    assert str(caught.value.hint).startswith("It would fit with --parallel 1 --ctx 4096; ")
+    assert decide(pair, Demand(4096), Choice(), [], at_most(Demand(4 * 1024))).gpu_layers == 0
     with pytest.raises(ResourceError, match=r"in this control group") as caught:
         decide(pair, large, Choice(), [], HostMemory(2**30, 1000, "control group"))
     assert str(caught.value.hint).startswith("Take a smaller quantization")
@@ -163,6 +190,39 @@ def test_what_must_be_resident_has_to_fit(pair: Pair) -> None:
     unchecked = decide(pair, large, Choice(check_memory=False), [], host_with(1000))
     assert unchecked.gpu_layers == 0
     assert len(unchecked.notes) == 1 and unchecked.notes[0].endswith("0.0 MB is free: the system may end it")
+
+
+def test_the_context_that_is_proposed_is_the_largest_of_its_kind(pair: Pair) -> None:
+    host = host_with(2**30)
+    with pytest.raises(ResourceError) as caught:
+        decide(pair, Demand(2**31 - 1), Choice(), [], host)
+    proposed = int(str(caught.value.hint).removeprefix("It would fit with --ctx ").partition(";")[0])
+    decide(pair, Demand(proposed), Choice(), [], host)
+    with pytest.raises(ResourceError):
+        decide(pair, Demand(2 * proposed), Choice(), [], host)
+
+
+def test_more_layers_are_proposed_only_where_they_fit(pair: Pair) -> None:
+    """The host has too little for what stays there with one layer on the device, and enough for it with six."""
+    short = Demand(256)  # the least there is, so that no shorter context can be the answer
+
+    def hint(demand: Demand, where: DeviceInfo, available: int) -> str:
+        with pytest.raises(ResourceError) as caught:
+            decide(pair, demand, Choice(1), [where], host_with(available))
+        return str(caught.value.hint)
+
+    needs = [plan(pair, short, [device()], layers) for layers in range(14)]
+    available = int(needs[6].host.resident / 0.95) + 1
+    answer = hint(short, device(), available)
+    assert answer.startswith("It would fit with --gpu-layers ")
+    layers = int(answer.split()[5].rstrip(";"))
+    assert 1 < layers <= 6
+    assert decide(pair, short, Choice(layers), [device()], host_with(available)).gpu_layers == layers
+    with pytest.raises(ResourceError):
+        decide(pair, short, Choice(layers - 1), [device()], host_with(available))
+    # The device has room for the one layer alone; then, the host has too little whatever goes there.
+    assert hint(short, device(free=needs[1].devices[0][1].total), available).startswith("Take a smaller quantization")
+    assert hint(short, device(), 1000).startswith("Take a smaller quantization")
 
 
 def test_mapped_weights_may_be_larger_than_memory(pair: Pair) -> None:

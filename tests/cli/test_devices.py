@@ -54,7 +54,8 @@ def test_what_cannot_fit_is_refused_before_it_is_loaded(picture: Path) -> None:
     assert record["error"]["hint"].startswith("It would fit with --ctx ")
 
 
-def test_the_context_that_is_proposed_fits(picture: Path, noise: Path) -> None:
+def test_a_context_below_the_proposed_one_is_taken(picture: Path, noise: Path) -> None:
+    """The proposed one would fill up to half of this machine; that it fits is `tests/test_placement.py`'s."""
     done = cotcli("ask", QUESTION, picture, "--model", noise, "--ctx", 2**31 - 1)
     proposed = int(done.err.partition("--ctx ")[2].split(";")[0])
     assert proposed > 4096
