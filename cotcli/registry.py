@@ -16,7 +16,7 @@ from pathlib import Path
 
 from cotcli.errors import ModelError, ModelNotFoundError, UsageError
 from cotcli.install import GGUF, LOCK, MMPROJ, PART, RECORD, WORK, InstallRecord, mmproj_beside, read_record, size_text
-from cotcli.specs import ModelSpec, home, is_name, spec_of_repo, specs
+from cotcli.specs import ModelSpec, home, is_name, nearest_name, spec_of_repo, specs
 
 _STEM = re.compile(r"(?P<name>.+)-(?P<quant>F32|F16|BF16|I?Q\d\w*)", re.IGNORECASE)
 UNKNOWN_QUANT = "unknown"
@@ -167,7 +167,9 @@ def _by_name(text: str) -> ResolvedModel | None:
 def _unknown(text: str) -> ModelNotFoundError:
     spec = specs().get(text.partition(":")[0])
     if spec is None:
-        return ModelNotFoundError(f"there is no model {text}", "To see what is installed: cotcli model ls")
+        near = nearest_name(text.partition(":")[0])
+        meant = f"Did you mean {near}? " if near else ""
+        return ModelNotFoundError(f"there is no model {text}", f"{meant}To see what is installed: cotcli model ls")
     return _not_installed(spec)
 
 

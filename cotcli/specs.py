@@ -216,6 +216,13 @@ def default_model() -> str:
     return _all()[1]
 
 
+def nearest_name(text: str) -> str | None:
+    """The known model whose name is most like a text, if one is."""
+    from difflib import get_close_matches
+
+    return next(iter(get_close_matches(text.lower(), specs(), 1)), None)
+
+
 def spec_of_repo(repo: str) -> ModelSpec | None:
     """The model of a Hugging Face repository, given by its id `OWNER/NAME`, or by its NAME alone; in any case."""
     repo = repo.lower()

@@ -192,3 +192,14 @@ def test_a_folder_with_several_pairs(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         registry.resolve(tmp_path)
     assert caught.value.hint == "Name the file of one: a-F16.gguf, a-Q8_0.gguf"
+
+
+def test_the_nearest_name_is_told() -> None:
+    for text, near in (("lava-cot", "llava-cot"), ("Llava-Cot:Q8_0", "llava-cot"), ("mulbery", "mulberry")):
+        with pytest.raises(ModelNotFoundError) as caught:
+            registry.resolve(text)
+        assert caught.value.message == f"there is no model {text}"
+        assert caught.value.hint == f"Did you mean {near}? To see what is installed: cotcli model ls"
+    with pytest.raises(ModelNotFoundError) as caught:
+        registry.resolve("zebra")
+    assert caught.value.hint == "To see what is installed: cotcli model ls"

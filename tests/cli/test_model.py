@@ -91,6 +91,7 @@ def test_pull(serving: Hub, home: Path, checkpoint: Path, picture: Path, tmp_pat
 
 def test_what_pull_refuses(serving: Hub, home: Path) -> None:
     fails(cotcli("model", "pull", "none"), 4, "there is no model none", "cotcli model ls")
+    fails(cotcli("model", "pull", "lava-cot:q8_0"), 4, "there is no model lava-cot", "Did you mean llava-cot? ")
     fails(cotcli("model", "pull", "some/repo"), 4, "cotcli convert some/repo")
     fails(cotcli("model", "pull", "mine:q3"), 2, "Q3")
     fails(cotcli("model", "pull", "mine:q8_0", "--type", "f16"), 2, "two quantizations")
