@@ -43,7 +43,7 @@ from convert.pair import (
     write_pair,
 )
 from convert.quantize import QUANTIZATIONS, VISION_TYPES, find_quantization, find_vision_type
-from convert.ready import install_ready
+from convert.ready import install_ready, survey_ready
 from convert.repository import Repository
 from convert.sources import Folder, Origin, Source
 from convert.tokenizer import read_vocabulary
@@ -65,6 +65,7 @@ __all__ = [
     "convert",
     "install_ready",
     "survey",
+    "survey_ready",
     "tidy",
 ]
 

@@ -148,7 +148,7 @@ def disk_needs(plan: Plan) -> DiskNeeds:
         level += count + shard_bytes(plan.plans, shard)
         peak = max(peak, level)
         level -= source.takes(shard, plan.downloads)
-    free = shutil.disk_usage(_existing(plan.language.parent)).free
+    free = shutil.disk_usage(existing(plan.language.parent)).free
     return DiskNeeds(peak, max(missing.values(), default=0), free)
 
 
@@ -295,7 +295,8 @@ def _allocated(plan: Plan) -> int:
     return total
 
 
-def _existing(folder: Path) -> Path:
+def existing(folder: Path) -> Path:
+    """The folder, or of those that it is in the nearest that is there."""
     return next(path for path in (folder, *folder.absolute().parents) if path.exists())
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from convert.journal import Journal
-from convert.pair import JOURNAL, PARTS, DiskNeeds, disk_errors, install_pair
+from convert.pair import JOURNAL, PARTS, DiskNeeds, disk_errors, existing, install_pair
 from cotcli.errors import HubError
 from cotcli.hub import HubRepo, page
 from cotcli.install import FileRecord, InstallRecord, downloads_beside, locked, mmproj_beside, work_beside
@@ -25,7 +25,7 @@ def install_ready(
     """Installs a pair; one that ended early goes on where it stopped.
 
     Args:
-        repo: at the commit that has the files.
+        repo: at the commit that has the files, on the hub or in the cache.
         names: the language file's and the mmproj file's, in the repository.
         sha256: what each must hash to.
         language: the path that the language file gets; its folder is made if it is not there.
@@ -59,6 +59,32 @@ def install_ready(
     return record
 
 
+def survey_ready(
+    repo: HubRepo, names: tuple[str, str], sha256: tuple[str, str], language: Path
+) -> tuple[dict[str, int], dict[str, int], DiskNeeds]:
+    """What `install_ready` with the same arguments would do, by its `_needs`. Changes nothing.
+
+    Raises:
+        HubError: as `install_ready`.
+    """
+    _check(repo, names, sha256)
+    work = work_beside(language)
+    return _needs(repo, names, (work / PARTS[0], work / PARTS[1]), downloads_beside(language))
+
+
+def _needs(
+    repo: HubRepo, names: tuple[str, str], parts: tuple[Path, Path], downloads: Path
+) -> tuple[dict[str, int], dict[str, int], DiskNeeds]:
+    """Bytes of each file, how many of them are to come from the hub, and what disk both still take."""
+    sizes = {name: repo.files[name].size for name in names}
+    to_come = [name for name, part in zip(names, parts, strict=True) if not part.exists()]
+    missing = {name: repo.missing(name, downloads) if name in to_come else 0 for name in names}
+    # What is in the cache is copied from there.
+    copied = [name for name in to_come if repo.cached(name) is not None and not (downloads / name).exists()]
+    total = sum(missing.values()) + sum(sizes[name] for name in copied)
+    return sizes, missing, DiskNeeds(total, 0, shutil.disk_usage(existing(downloads)).free)
+
+
 def _fetch_both(
     repo: HubRepo,
     names: tuple[str, str],
@@ -67,12 +93,10 @@ def _fetch_both(
     on_plan: Callable[[dict[str, int], dict[str, int]], None] | None,
 ) -> None:
     """Both files under the names of parts, which they get when they are whole and verified."""
-    missing = {
-        name: 0 if part.exists() else repo.missing(name, downloads) for name, part in zip(names, parts, strict=True)
-    }
+    sizes, missing, disk = _needs(repo, names, parts, downloads)
     if on_plan is not None:
-        on_plan({name: repo.files[name].size for name in names}, missing)
-    DiskNeeds(sum(missing.values()), 0, shutil.disk_usage(downloads).free).check(downloads.parent.parent)
+        on_plan(sizes, missing)
+    disk.check(downloads.parent.parent)
     for name, part in zip(names, parts, strict=True):
         if part.exists():
             continue
@@ -84,9 +108,13 @@ def _fetch_both(
 
 def _check(repo: HubRepo, names: tuple[str, str], sha256: tuple[str, str]) -> None:
     for name, digest in zip(names, sha256, strict=True):
+        if name not in repo.files and repo.offline:
+            raise HubError(f"{name} of {repo.id} is not in the Hugging Face cache", "Start it without --offline")
         if name not in repo.files:
             raise HubError(f"{repo.id} has no {name} at {repo.commit[:12]}", f"See {page(repo.id)}")
-        if repo.files[name].sha256 != digest:
+        if repo.offline:
+            repo.expect(name, digest)  # whatever the cache calls it
+        elif repo.files[name].sha256 != digest:
             raise HubError(
                 f"{name} of {repo.id} is not the file that models.toml names: its SHA-256 is another",
                 "Do not use it; correct the entry if it is wrong",

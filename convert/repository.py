@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from convert.sources import Folder, Origin, Source
+from convert.sources import Origin, Source
 from cotcli.errors import CheckpointError, HubError
-from cotcli.hub import HubRepo, OnBytes, cached_snapshot, page
+from cotcli.hub import HubRepo, OnBytes, page
 
 # All that convert.config, convert.tokenizer and gguf's SpecialVocab look for.
 _SMALL = (
@@ -37,30 +36,21 @@ class Repository:
         revision: a commit, branch or tag; None is the main branch, or what an unfinished conversion began with.
         offline: ask nobody: take it from the Hugging Face cache, where all of it must be.
         on_bytes: called, perhaps from another thread, while files come in.
-        on_open: called when it is known what there is to fetch.
     """
 
     id: str
     revision: str | None = None
     offline: bool = False
     on_bytes: OnBytes | None = None
-    on_open: Callable[[HubRepo], None] | None = None
 
     def open(self, folder: Path) -> Source:
         """Its commit and its small files, which go into ``folder``.
 
         Raises:
-            HubError: the hub does not give it; or ``offline``, and the cache does not have it.
+            HubError: the hub does not give it; or ``offline``, and the cache does not have it or has other bytes.
         """
-        if self.offline:
-            found = cached_snapshot(self.id, self.revision, "config.json")
-            if found is None:
-                raise HubError(f"{self.id} is not in the Hugging Face cache", "Start it without --offline")
-            return Folder(found[0], Origin(self.id, found[1]))
-        source = RepositorySource(HubRepo(self.id, self.revision, self.on_bytes), folder)
-        if self.on_open is not None:
-            self.on_open(source.repo)
-        return source
+        cached_with = "config.json" if self.offline else None
+        return RepositorySource(HubRepo(self.id, self.revision, self.on_bytes, cached_with), folder)
 
 
 class RepositorySource:
@@ -81,6 +71,10 @@ class RepositorySource:
 
     def size(self, shard: str) -> int:
         if shard not in self.repo.files:
+            if self.repo.offline:
+                raise CheckpointError(
+                    f"{shard} of {self.name} is not in the Hugging Face cache", "Start it without --offline"
+                )
             raise CheckpointError(f"{self.name} lacks {shard}", f"See {page(self.name)}")
         return self.repo.files[shard].size
 

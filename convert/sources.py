@@ -66,10 +66,13 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Folder:
-    """A checkpoint in a folder of this machine, which stays as it is. With ``origin`` its content is that for good."""
+    """A checkpoint in a folder of this machine, which stays as it is."""
 
     folder: Path
-    origin: Origin | None = None
+
+    @property
+    def origin(self) -> Origin | None:
+        return None
 
     @property
     def name(self) -> str:

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -33,7 +34,10 @@ WAITS = (0.5, 1.0, 2.0, 4.0, 8.0)
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file of a repository: its path there, its bytes, and their SHA-256 (large files) or git object id (small)."""
+    """A file of a repository: its path there, its bytes, and their SHA-256 (large files) or git object id (small).
+
+    Neither is known of a file in a cache that has copies where it should have links, as on a Windows without them.
+    """
 
     name: str
     size: int
@@ -48,31 +52,63 @@ class HubRepo:
         id: `OWNER/NAME`.
         revision: a commit, branch or tag; None is the main branch. `commit` is what it stands for now.
         on_bytes: called, perhaps from another thread, while files come in.
+        cached_with: ask nobody: the repository is what the Hugging Face cache has of it, this file among others.
 
     Raises:
-        HubError: the hub cannot be reached, or has no such repository or revision for us.
+        HubError: the hub cannot be reached, or has no such repository or revision for us; or the cache lacks the file.
     """
 
-    def __init__(self, id: str, revision: str | None = None, on_bytes: OnBytes | None = None) -> None:
-        from huggingface_hub import HfApi
-
+    def __init__(
+        self,
+        id: str,
+        revision: str | None = None,
+        on_bytes: OnBytes | None = None,
+        cached_with: str | None = None,
+    ) -> None:
         self.id = id
+        self.offline = cached_with is not None
         self._on_bytes = on_bytes or (lambda name, done, total: None)
         self._cancelled = threading.Event()
-        with _errors(id, revision):
-            info = self._patiently(lambda: HfApi().model_info(id, revision=revision, files_metadata=True, timeout=30))
+        self.commit, self.files = self._ask(revision) if cached_with is None else self._look(revision, cached_with)
+
+    def _ask(self, revision: str | None) -> tuple[str, Mapping[str, HubFile]]:
+        """The commit and its files, as the hub has them."""
+        from huggingface_hub import HfApi
+
+        with _errors(self.id, revision):
+            info = self._patiently(
+                lambda: HfApi().model_info(self.id, revision=revision, files_metadata=True, timeout=30)
+            )
         if not info.sha:
-            raise HubError(f"the hub names no commit of {id}", "If HF_ENDPOINT is set: is that a hub?")
-        self.commit = info.sha
-        self.files: Mapping[str, HubFile] = {
-            file.rfilename: HubFile(
+            raise HubError(f"the hub names no commit of {self.id}", _NO_HUB)
+        files = [
+            HubFile(
                 name=file.rfilename,
                 size=file.size or 0,
                 sha256=file.lfs.sha256 if file.lfs else None,
                 git_oid=None if file.lfs else file.blob_id,
             )
             for file in info.siblings or []
-        }
+        ]
+        return info.sha, {file.name: file for file in files}
+
+    def _look(self, revision: str | None, known: str) -> tuple[str, Mapping[str, HubFile]]:
+        """The commit and its files, as the cache has them: links to files that have their hashes as names."""
+        from huggingface_hub import try_to_load_from_cache
+
+        with _errors(self.id, revision):
+            path = try_to_load_from_cache(self.id, known, revision=revision)
+        if not isinstance(path, str):
+            raise HubError(f"{self.id} is not in the Hugging Face cache", _ONLINE)
+        folder = Path(path).parents[len(Path(known).parts) - 1]
+        files = [
+            _cached_file(path, path.relative_to(folder).as_posix()) for path in folder.rglob("*") if path.is_file()
+        ]
+        return folder.name, {file.name: file for file in files}
+
+    def expect(self, name: str, sha256: str) -> None:
+        """What a file must hash to, where nothing else says it."""
+        self.files = {**self.files, name: replace(self.files[name], sha256=sha256)}
 
     def head(self, name: str, count: int) -> bytes:
         """The first `count` bytes of a file, or all of a shorter one."""
@@ -125,6 +161,12 @@ class HubRepo:
         cached = self.cached(name)
         if cached is not None and _is(cached, file):
             return cached
+        if self.offline:
+            there = folder / name if cached is None else cached
+            raise HubError(
+                f"{name} of {self.id} is damaged in the Hugging Face cache",
+                f"Delete {there.resolve()}, and start it again without --offline and HF_HUB_OFFLINE",
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
         part = _part(path, file)
         if _size(part) > file.size:
@@ -218,20 +260,6 @@ class HubRepo:
             raise CotcliError("the download was cancelled")
 
 
-def cached_snapshot(repo: str, revision: str | None, file: str) -> tuple[Path, str] | None:
-    """A repository's folder in the Hugging Face cache and its commit, if `file` is there; asks nobody."""
-    from huggingface_hub import try_to_load_from_cache
-
-    with _errors(repo, revision):
-        path = try_to_load_from_cache(repo, file, revision=revision)
-    if not isinstance(path, str):
-        return None
-    folder = Path(path)
-    for _ in Path(file).parts:
-        folder = folder.parent
-    return folder, folder.name
-
-
 def is_offline() -> bool:
     """Whether HF_HUB_OFFLINE forbids the network."""
     from huggingface_hub import constants
@@ -251,11 +279,25 @@ def _part(path: Path, file: HubFile) -> Path:
     return part_beside(path.with_name(f"{path.name}.{(file.sha256 or file.git_oid or '')[:16]}"))
 
 
+def _cached_file(path: Path, name: str) -> HubFile:
+    """A file of a snapshot in the cache, whose blob is called by its hash."""
+    blob = path.resolve().name if path.is_symlink() else ""
+    known = re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", blob) is not None
+    return HubFile(
+        name=name,
+        size=path.stat().st_size,
+        sha256=blob if known and len(blob) == 64 else None,
+        git_oid=blob if known and len(blob) == 40 else None,
+    )
+
+
 def _is(path: Path, file: HubFile) -> bool:
     """Whether a file has the bytes that the hub says it has."""
     size = _size(path)
     if size != file.size:
         return False
+    if file.sha256 is None and file.git_oid is None:
+        return True
     if file.sha256 is not None:
         digest, wanted = hashlib.sha256(), file.sha256
     else:
@@ -294,6 +336,8 @@ def _is_transient(error: Exception) -> bool:
 
 _AGAIN = "Check the connection and start it again: what has come is kept"
 _LATER = "Start it again later: what has come is kept"
+_NO_HUB = "If HF_ENDPOINT is set: is that a hub?"
+_ONLINE = "Start it without --offline and HF_HUB_OFFLINE"
 
 
 @contextmanager

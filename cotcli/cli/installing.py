@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from cotcli.install import size_text
 from cotcli.specs import ReadyPair
 
 if TYPE_CHECKING:
-    from convert import Repository, Survey
+    from convert import DiskNeeds, Repository, Survey
 
 
 @dataclass(frozen=True)
@@ -94,20 +94,28 @@ def show_plan(job: Conversion) -> None:
     print(f"source    {where}")
     if job.licence:
         print(f"licence   {job.licence}")
-    print(f"download  {size_text(sum(plan.to_fetch.values()))} of {_shards(plan)}")
+    print(f"download  {size_text(sum(plan.to_fetch.values()))} of {_files(plan.shards)}")
     print(f"result    {plan.language} and its .mmproj.gguf, {size_text(plan.result_bytes)}")
-    print(f"disk      {_disk(plan)}")
+    print(f"disk      {_disk(plan.disk)}")
     plan.disk.check(plan.language.parent)
 
 
-def run_ready(pair: ReadyPair, language: Path, licence: str, output: OutputOptions, *, dry_run: bool = False) -> None:
-    """Downloads a pair that needs no conversion, and prints the path of its language file."""
-    from convert import install_ready
+def run_ready(
+    pair: ReadyPair,
+    language: Path,
+    licence: str,
+    output: OutputOptions,
+    *,
+    offline: bool = False,
+    dry_run: bool = False,
+) -> None:
+    """Downloads a pair that needs no conversion, or takes it from the cache; prints the path of its language file."""
+    from convert import install_ready, survey_ready
     from cotcli.hub import HubRepo
 
     with Transfer(output) as transfer, _resumable(language.parent.name, pair.quant):
-        repo = HubRepo(pair.repo, pair.revision, transfer.on_bytes)
-        names = (pair.language, pair.mmproj)
+        repo = HubRepo(pair.repo, pair.revision, transfer.on_bytes, pair.language if offline else None)
+        names, digests = (pair.language, pair.mmproj), (pair.language_sha256, pair.mmproj_sha256)
 
         def on_plan(sizes: dict[str, int], missing: dict[str, int]) -> None:
             transfer.say(f"{pair.repo} at {repo.commit[:12]}: {size_text(sum(missing.values()))} to download")
@@ -116,10 +124,16 @@ def run_ready(pair: ReadyPair, language: Path, licence: str, output: OutputOptio
             transfer.expect(sizes, missing)
 
         if dry_run:
+            sizes, missing, disk = survey_ready(repo, names, digests, language)
             print(f"source    {pair.repo} at {repo.commit}")
-            print(f"result    {language} and its .mmproj.gguf")
+            if licence:
+                print(f"licence   {licence}")
+            print(f"download  {size_text(sum(missing.values()))} of {_files(sizes)}")
+            print(f"result    {language} and its .mmproj.gguf, {size_text(sum(sizes.values()))}")
+            print(f"disk      {_disk(disk)}")
+            disk.check(language.parent)
             return
-        install_ready(repo, names, (pair.language_sha256, pair.mmproj_sha256), language, pair.quant, on_plan)
+        install_ready(repo, names, digests, language, pair.quant, on_plan)
     print(language)
 
 
@@ -150,18 +164,16 @@ def _announcement(job: Conversion, survey: Survey) -> list[str]:
     if len(survey.to_fetch) < len(survey.shards):
         lines.append(f"goes on where it stopped: {len(survey.shards) - len(survey.to_fetch)} of the files are done")
     to_come = size_text(sum(survey.to_fetch.values()))
-    lines.append(f"{to_come} of {_shards(survey)} to download; disk: {_disk(survey)}")
+    lines.append(f"{to_come} of {_files(survey.shards)} to download; disk: {_disk(survey.disk)}")
     if job.licence:
         lines.append(f"licence: {job.licence}")
     return lines
 
 
-def _shards(survey: Survey) -> str:
-    count = len(survey.shards)
-    return f"{size_text(sum(survey.shards.values()))} in {count} file{'' if count == 1 else 's'}"
+def _files(sizes: Mapping[str, int]) -> str:
+    return f"{size_text(sum(sizes.values()))} in {len(sizes)} file{'' if len(sizes) == 1 else 's'}"
 
 
-def _disk(survey: Survey) -> str:
-    needs = survey.disk
+def _disk(needs: DiskNeeds) -> str:
     meanwhile = f" ({size_text(needs.shard)} of it for one file at a time)" if needs.shard else ""
     return f"{size_text(needs.total)} needed{meanwhile}, {size_text(needs.free)} free"

@@ -11,6 +11,7 @@ from cotcli.cli.installing import Conversion, Remote, run_conversion, run_ready,
 from cotcli.cli.output import OutputOptions
 from cotcli.cli.run import note
 from cotcli.errors import ModelNotFoundError, UsageError
+from cotcli.install import mmproj_beside
 from cotcli.specs import ModelSpec
 
 
@@ -61,21 +62,21 @@ def pull(
     wanted = ready.quant if ready else find_quantization(wanted).name
     folder = model_folder(spec.name)
     language = folder / f"{spec.name}-{wanted}.gguf"
-    if language.exists() and not force and not dry_run:
+    if language.is_file() and mmproj_beside(language).is_file() and not force and not dry_run:
         tidy(language)
         if not quiet:
             note(f"{spec.name}:{wanted} is installed already; --force installs it again")
         print(language)
         return
-    output = OutputOptions(quiet=quiet)
+    output, offline = OutputOptions(quiet=quiet), offline or is_offline()
     if ready is not None:
-        return run_ready(ready, language, spec.licence, output, dry_run=dry_run)
+        return run_ready(ready, language, spec.licence, output, offline=offline, dry_run=dry_run)
     if spec.repo is None:
         raise ModelNotFoundError(
             f"models.toml names no repository for {spec.name}",
             f"From a checkpoint: cotcli convert SRC --name {spec.name}",
         )
-    source = Remote(spec.repo, spec.revision, offline or is_offline())
+    source = Remote(spec.repo, spec.revision, offline)
     job = Conversion(source, folder, spec.name, wanted, threads=threads, licence=spec.licence)
     if dry_run:
         show_plan(job)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import hf_hub_download
 
 from tests.cli.process import COMMAND, Finished, cotcli, cotcli_on_terminal, environment
 from tests.hub_server import Hub, Trouble
@@ -196,7 +197,15 @@ def ready(serving: Hub, home: Path, noise: Path, tmp_path: Path) -> Iterator[Pat
 def test_a_ready_pair_is_not_converted(serving: Hub, ready: Path, home: Path, noise: Path, picture: Path) -> None:
     language = home / "models" / "mine" / "mine-F32.gguf"
     done = cotcli("model", "pull", "mine:f32", "--dry-run")
-    assert done.code == 0 and f"{READY} at {serving.commit(READY)}" in done.out and not language.parent.exists()
+    size = f"{sum(path.stat().st_size for path in ready.rglob('*.gguf')) / 1e6:.1f} MB"
+    assert done.code == 0 and not language.parent.exists()
+    assert done.out.splitlines()[:-1] == [
+        f"source    {READY} at {serving.commit(READY)}",
+        "licence   Only on Sundays",
+        f"download  {size} of {size} in 2 files",
+        f"result    {language} and its .mmproj.gguf, {size}",
+    ]
+    assert done.out.splitlines()[-1].startswith(f"disk      {size} needed, ")
     done = cotcli("model", "pull", "mine:f32")
     assert (done.code, done.out) == (0, f"{language}\n")
     assert f"cotcli: {READY} at {serving.commit(READY)[:12]}: " in done.err and "Only on Sundays" in done.err
@@ -223,6 +232,42 @@ def test_a_ready_pair_must_be_what_models_toml_says(serving: Hub, ready: Path, h
     done = cotcli("model", "pull", "mine:f32", "--quiet")
     fails(done, 4, "half/other.gguf of someone/gguf is not the file that models.toml names")
     assert not list(home.rglob("*.gguf"))
+
+
+def test_a_ready_pair_offline(serving: Hub, ready: Path, home: Path, noise: Path) -> None:
+    """From the cache, by the checksums of models.toml: the cache's own names may be wrong."""
+    pull = ("model", "pull", "mine:f32", "--offline", "--quiet")
+    fails(cotcli(*pull), 4, f"{READY} is not in the Hugging Face cache", "--offline")
+    commit = serving.commit(READY)
+    hf_hub_download(READY, "language.gguf", revision=commit)
+    fails(cotcli(*pull), 4, f"half/other.gguf of {READY} is not in the Hugging Face cache", "--offline")
+    cached = Path(hf_hub_download(READY, "half/other.gguf", revision=commit))
+    serving.requests.clear()
+    whole = cached.read_bytes()
+    cached.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    fails(cotcli(*pull), 4, f"half/other.gguf of {READY} is damaged", f"Delete {cached.resolve()}")
+    cached.write_bytes(whole)
+    # All of it is copied, so it needs its room once more, though nothing is to come.
+    lines = cotcli("model", "pull", "mine:f32", "--dry-run", env={"HF_HUB_OFFLINE": "1"}).out.splitlines()
+    size = f"{(noise.stat().st_size + len(whole)) / 1e6:.1f} MB"
+    assert lines[2] == f"download  0.0 MB of {size} in 2 files"
+    copied = f"{len(whole) / 1e6:.1f} MB"  # the other half was copied before the damage was found
+    assert lines[4].startswith(f"disk      {copied} needed, ")
+    done = cotcli(*pull)
+    language = home / "models" / "mine" / "mine-F32.gguf"
+    assert (done.code, done.out, done.err) == (0, f"{language}\n", "")
+    assert language.read_bytes() == noise.read_bytes() and serving.requests == []
+    assert cotcli("model", "verify", "mine").out == "mine:F32  ok\n"
+
+
+def test_what_lacks_its_other_half_is_installed_by_the_command_that_is_named(installed: Path) -> None:
+    mmproj = installed.with_name("mine-Q8_0.mmproj.gguf")
+    whole = mmproj.read_bytes()
+    mmproj.unlink()
+    fails(cotcli("model", "show", "mine:q8_0"), 4, "To install it: cotcli model pull mine:Q8_0")
+    done = cotcli("model", "pull", "mine:Q8_0", "--quiet", "--threads", 1)
+    assert (done.code, done.out, done.err) == (0, f"{installed}\n", "")
+    assert mmproj.read_bytes() == whole
 
 
 def test_verify(installed: Path, home: Path) -> None:

@@ -381,9 +381,25 @@ def test_offline_with_a_part_of_it(serving: Hub, tmp_path: Path) -> None:
     for path in serving.folders[REPO].iterdir():
         if path.name != SHARDS[1]:
             hf_hub_download(REPO, path.name)
-    with pytest.raises(CheckpointError, match=f"{SHARDS[1]} is missing"):
+    with pytest.raises(CheckpointError, match=rf"{SHARDS[1]} of {REPO} is not in the Hugging Face cache"):
         convert(Repository(REPO, offline=True), tmp_path / "out", "q8_0")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("file", [SHARDS[1], "config.json"])
+def test_offline_with_a_damaged_file(file: str, serving: Hub, tmp_path: Path) -> None:
+    """Damage that no header and no JSON parser sees: the name of the cache's file is its hash."""
+    for path in serving.folders[REPO].iterdir():
+        hf_hub_download(REPO, path.name)
+    damaged = Path(hf_hub_download(REPO, file))
+    data = damaged.read_bytes()
+    other = data[:-1] + bytes([data[-1] ^ 1]) if file in SHARDS else data.replace(b": ", b":\t", 1)
+    assert len(other) == len(data) and other != data
+    damaged.write_bytes(other)
+    with pytest.raises(HubError, match=f"{file} of {REPO} is damaged in the Hugging Face cache") as caught:
+        convert(Repository(REPO, offline=True), tmp_path / "out", "q8_0")
+    assert f"Delete {damaged.resolve()}" in str(caught.value.hint)
+    assert not list(tmp_path.glob("out/*.gguf"))
 
 
 def test_names_that_no_repository_has(serving: Hub, tmp_path: Path) -> None:
