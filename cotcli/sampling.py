@@ -103,9 +103,13 @@ def conclusion_grammar(params: GenerationParams, *, after_mark: bool, closing_ta
     if params.choices is not None:
         rules = "root ::= " + " | ".join(_literal(choice.strip()) for choice in params.choices)
     elif params.json_schema is not None:
-        _refuse_keywords(json.loads(params.json_schema))
         try:
+            _refuse_keywords(json.loads(params.json_schema))
             rules = json_schema_to_grammar(params.json_schema)
+        except UsageError:
+            raise
+        except RecursionError:
+            raise UsageError("the JSON Schema is nested too deeply") from None
         except Exception as error:  # the converter raises what it happens to trip over
             raise UsageError(f"the JSON Schema cannot be made into a grammar: {error}") from error
     else:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -140,6 +142,31 @@ def test_what_grammars_cannot_enforce_is_refused(schema: dict[str, Any], keyword
         conclusion_grammar(
             GenerationParams(json_schema=json.dumps(schema)), after_mark=True, closing_tag="</CONCLUSION>"
         )
+
+
+def test_a_schema_nested_too_deeply_is_a_usage_error() -> None:
+    def nested(depth: int) -> GenerationParams:
+        return GenerationParams(json_schema='{"type": "array", "items": ' * depth + "{}" + "}" * depth)
+
+    def far_down(frames: int) -> None:
+        if frames:
+            far_down(frames - 1)
+        else:
+            conclusion_grammar(params, after_mark=True, closing_tag="</CONCLUSION>")
+
+    with pytest.raises(UsageError, match="nested too deeply"):
+        nested(100_000)
+    room = sys.getrecursionlimit() - len(inspect.stack(0))
+    params = nested(room // 2)  # which can be read here
+    with pytest.raises(UsageError, match="nested too deeply"):
+        far_down(room * 2 // 3)
+
+
+def test_half_a_character_is_no_choice() -> None:
+    wrong: list[dict[str, Any]] = [{"choices": ("a", "\ud83d")}, {"json_schema": '{"enum": ["\ud83d"]}'}]
+    for changes in wrong:
+        with pytest.raises(UsageError, match="whole characters"):
+            GenerationParams(**changes)
 
 
 def test_names_and_values_are_not_taken_for_keywords() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -220,11 +220,12 @@ class Batch:
             record = self._record(model, item, outcome)
             if record is None:
                 return
-            with deferred():
+            # What is in the file is counted and told. Where there is none, Ctrl-C need not wait for who reads stdout.
+            with deferred() if self._journal is not None else nullcontext():
                 if self._journal is not None:
                     self._journal.append(record)
                 self._count(bool(record["ok"]), time.perf_counter() - begin)
-                on_record(item, record)  # whoever prints records has them all, too
+                on_record(item, record)
 
         self._take_all(model, take)
         self.finish()

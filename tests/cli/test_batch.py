@@ -483,6 +483,30 @@ def test_a_reader_that_leaves_is_no_error(folder: Path, drawn: list[bytes]) -> N
     assert process.wait(timeout=60) == 141
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="asks a pipe how much is in it")
+def test_a_reader_that_sleeps_does_not_keep_it_from_being_interrupted(folder: Path) -> None:
+    import fcntl
+    import termios
+
+    for number in range(150):
+        Path("pics", f"bad{number}.png").write_bytes(b"words")
+    process = start(QUESTION, "pics", *QUICK, "--quiet")
+    assert process.stdout is not None
+    deadline = time.monotonic() + 120
+    sizes = [0, 1]
+    while sizes[-1] < 20_000 or sizes[-1] != sizes[-2]:  # full
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(1)
+        waiting = fcntl.ioctl(process.stdout, termios.FIONREAD, bytes(4))
+        sizes.append(int.from_bytes(waiting, sys.byteorder))
+    while process.poll() is None:  # the first ends the batch, the second what is left to be written
+        assert time.monotonic() < deadline
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+    assert process.returncode in (130, -signal.SIGINT)
+    process.communicate()
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="has no /dev/full")
 def test_stdout_on_a_full_disk(folder: Path) -> None:
     command = ["sh", "-c", '"$@" > /dev/full', "sh", *COMMAND, "batch", QUESTION, "pics", *map(str, QUICK)]
