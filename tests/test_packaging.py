@@ -7,8 +7,16 @@ import sys
 import zipfile
 from pathlib import Path
 
+from cotcli.native.library import LLAMA_CPP_PYTHON, PINNED
 from cotcli.specs import specs
 from tests.cli.process import ROOT, environment
+
+
+def test_the_release_of_the_library_is_written_once() -> None:
+    """In one source, and as pyproject.toml has it."""
+    assert f'"{PINNED}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    sources = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in (ROOT / "cotcli").rglob("*.py")}
+    assert [name for name, text in sources.items() if LLAMA_CPP_PYTHON in text] == ["cotcli/native/library.py"]
 
 
 def test_the_wheel_is_complete(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ import llama_cpp
 
 from cotcli.errors import CotcliError
 from cotcli.native import devices, ggml
+from cotcli.native.library import PINNED
 
-LLAMA_CPP_PYTHON = "0.3.36"
 GGML_VERSION = "0.25.3"
 
 
@@ -24,7 +24,7 @@ def check() -> None:
     if problem:
         raise CotcliError(
             f"llama-cpp-python {package_version('llama-cpp-python')} is not what cotcli needs: {problem}",
-            f"Install the pinned release: pip install --force-reinstall llama-cpp-python=={LLAMA_CPP_PYTHON}",
+            f"Install the pinned release: pip install --force-reinstall {PINNED}",
         )
 
 

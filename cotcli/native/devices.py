@@ -15,7 +15,7 @@ import llama_cpp
 
 from cotcli.errors import ResourceError, UsageError
 from cotcli.native import ggml, interrupt
-from cotcli.native.library import bind
+from cotcli.native.library import PINNED, bind
 
 CPU, GPU, IGPU, ACCELERATOR = "cpu", "gpu", "igpu", "accelerator"
 _KINDS = (CPU, GPU, IGPU, ACCELERATOR, "meta")
@@ -227,7 +227,7 @@ def add_rpc_server(endpoint: str) -> None:
         raise ResourceError(
             "this llama-cpp-python was built without RPC",
             "Build it so: CMAKE_ARGS=-DGGML_RPC=ON pip install --force-reinstall --no-cache-dir "
-            "--no-binary llama-cpp-python llama-cpp-python==0.3.36",
+            f"--no-binary llama-cpp-python {PINNED}",
         )
     # ggml ends the process when it cannot connect, so that is tried first.
     try:

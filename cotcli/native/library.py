@@ -15,12 +15,15 @@ from typing import Any
 
 from cotcli.errors import CotcliError
 
+LLAMA_CPP_PYTHON = "0.3.36"  # as in pyproject.toml
+PINNED = f"llama-cpp-python=={LLAMA_CPP_PYTHON}"
+
 try:
     import llama_cpp
 except Exception as error:  # a missing shared library surfaces as RuntimeError or OSError
     raise CotcliError(
         f"llama-cpp-python cannot be loaded: {error}",
-        "Install it again: pip install --force-reinstall --no-cache-dir llama-cpp-python==0.3.36",
+        f"Install it again: pip install --force-reinstall --no-cache-dir {PINNED}",
     ) from error
 
 _lib: ctypes.CDLL = llama_cpp.llama_cpp._lib
@@ -55,5 +58,5 @@ def bind(name: str, restype: Any, *argtypes: Any) -> Callable[..., Any]:
         return function
     raise CotcliError(
         f"this llama-cpp-python has no {name}: it is not the release cotcli was made for",
-        "Install the pinned one: pip install --force-reinstall llama-cpp-python==0.3.36",
+        f"Install the pinned one: pip install --force-reinstall {PINNED}",
     )
