@@ -11,6 +11,7 @@ from cotcli.render.text import clean
 
 _LABEL = 13  # columns of the label before a line
 _INDENT = 2
+_GAP = "  "  # between cells
 
 
 def report_text(report: Report, width: int) -> str:
@@ -99,16 +100,30 @@ def _model_row(model: ModelReport) -> tuple[str, ...]:
 
 
 def _table(head: tuple[str, ...], rows: Sequence[tuple[tuple[str, ...], list[str]]], width: int) -> Iterator[str]:
-    """Rows of cells, each with lines of prose below it; the last column is ragged."""
-    cells = [head, *(row for row, _ in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(head) - 1)]
+    """Rows of cells, each with lines of prose below it; the last column is ragged.
 
-    def line(row: tuple[str, ...]) -> str:
-        return "  ".join([*(cell.ljust(size) for cell, size in zip(row, widths, strict=False)), row[-1]])
+    A row that is too long goes on below itself, and sets no other row's columns.
+    """
+    cells = [row for row in (head, *(row for row, _ in rows)) if len(_GAP.join(row)) <= width]
+    widths = [max((len(row[column]) for row in cells), default=0) for column in range(len(head) - 1)]
 
-    yield line(head)
+    def lines(row: tuple[str, ...]) -> Iterator[str]:
+        line = _GAP.join([*(cell.ljust(size) for cell, size in zip(row, widths, strict=False)), row[-1]])
+        if len(line) <= width:
+            yield line
+            return
+        line = row[0]
+        for cell in row[1:]:
+            if len(line) + len(_GAP) + len(cell) <= width:
+                line += _GAP + cell
+            else:
+                yield from _wrapped(line, width, "", _GAP * 2)
+                line = _GAP * 2 + cell
+        yield from _wrapped(line, width, "", _GAP * 2)
+
+    yield from lines(head)
     for row, prose in rows:
-        yield line(row)
+        yield from lines(row)
         for text in prose:
             yield from _wrapped(text, width, " " * _INDENT)
 
@@ -119,7 +134,9 @@ def _labelled(label: str, text: str, width: int) -> Iterator[str]:
     yield from rest
 
 
-def _wrapped(text: str, width: int, indent: str) -> list[str]:
+def _wrapped(text: str, width: int, indent: str, further: str | None = None) -> list[str]:
+    """Lines that begin with `indent`; all but the first with `further`, if that is given."""
+    rest = indent if further is None else further
     return textwrap.wrap(
-        text, width, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        text, width, initial_indent=indent, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
     )
