@@ -160,12 +160,9 @@ def examine(
 
     Args:
         config: the config file, whether it exists or not.
-        rpc: HOST:PORT of machines whose devices count too.
+        rpc: HOST:PORT of machines whose devices count too; one that does not answer is a problem among the others.
         verify: also compare every model's files with their checksums, which reads them whole.
         on_step: called with what is being looked at.
-
-    Raises:
-        UsageError, ResourceError: an RPC server is misnamed, or does not answer.
     """
     versions = _versions()
     try:
@@ -174,9 +171,8 @@ def examine(
         return Report(versions, None, (), (), None, _caches(), _paths(config), (_problem(error),))
     from cotcli.native import devices as native
 
-    for endpoint in rpc:
-        native.add_rpc_server(endpoint)
     problems: list[Problem] = []
+    rpc = _answering(rpc, problems)
     known = native.all_devices()
     offload = {device.name for device in native.offload_devices(known)}
     devices = [_device(device, device.name in offload) for device in known]
@@ -196,6 +192,21 @@ def examine(
         _paths(config),
         tuple(problems),
     )
+
+
+def _answering(rpc: Sequence[str], problems: list[Problem]) -> list[str]:
+    """The RPC servers whose devices there are now."""
+    from cotcli.native import devices as native
+
+    answering = []
+    for endpoint in rpc:
+        try:
+            native.add_rpc_server(endpoint)
+        except CotcliError as error:
+            problems.append(_problem(error))
+        else:
+            answering.append(endpoint)
+    return answering
 
 
 def _versions() -> Versions:
@@ -251,13 +262,14 @@ def _problem(error: CotcliError, about: str = "") -> Problem:
 
 
 def _tested(device: DeviceReport, rpc: Sequence[str], problems: list[Problem]) -> DeviceReport:
+    from cotcli.native.library import PINNED
     from cotcli.selftest import run_apart
 
     is_cpu = device.type == "cpu"
     result = replace(run_apart("cpu" if is_cpu else device.name, rpc), device=device.name)
     if not result.ok:
         hint = (
-            "Install the pinned release again: pip install --force-reinstall --no-cache-dir llama-cpp-python==0.3.36"
+            f"Install the pinned release again: pip install --force-reinstall --no-cache-dir {PINNED}"
             if is_cpu
             else "Until it works: --device cpu, or name another with --device; a newer driver may mend it"
         )

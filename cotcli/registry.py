@@ -16,7 +16,7 @@ from pathlib import Path
 
 from cotcli.errors import ModelError, ModelNotFoundError, UsageError
 from cotcli.install import GGUF, LOCK, MMPROJ, PART, RECORD, WORK, InstallRecord, mmproj_beside, read_record, size_text
-from cotcli.specs import ModelSpec, home, is_name, nearest_name, spec_of_repo, specs
+from cotcli.specs import ModelSpec, bundled_specs, home, is_name, nearest_name, spec_of_repo, specs
 
 _STEM = re.compile(r"(?P<name>.+)-(?P<quant>F32|F16|BF16|I?Q\d\w*)", re.IGNORECASE)
 UNKNOWN_QUANT = "unknown"
@@ -84,6 +84,19 @@ def installed() -> list[ResolvedModel]:
     root = home() / "models"
     names = {path.name for path in root.iterdir() if path.is_dir()} if root.is_dir() else set()
     return [pair for name in sorted(names | set(specs())) for pair in _pairs_of(name)]
+
+
+def bundled(name: str) -> ResolvedModel:
+    """The pair that the package itself carries, whatever the user's `models.toml` or models folder has of that name.
+
+    Raises:
+        ModelNotFoundError: it is not there.
+    """
+    spec = bundled_specs()[name]
+    pairs = _bundled_pairs(spec)
+    if not pairs:
+        raise _not_installed(spec)
+    return pairs[0]
 
 
 @dataclass(frozen=True)
@@ -210,18 +223,22 @@ def _pairs_of(name: str) -> list[ResolvedModel]:
     """The pairs of one name, the default quantization first, then by quantization."""
     # One that was installed under the name of its repository is that model all the same.
     spec = specs().get(name) or replace(spec_of_repo(name) or ModelSpec(name), name=name)
+    pairs = _bundled_pairs(spec)
+    folder = model_folder(name)
+    if folder.is_dir():
+        pairs += [_from_files(language, mmproj, spec) for language, mmproj in _pairs_in(folder)]
+    return sorted(pairs, key=lambda pair: (pair.quant != spec.default_quant, pair.quant))
+
+
+def _bundled_pairs(spec: ModelSpec) -> list[ResolvedModel]:
     data = Path(__file__).parent / "data"
-    pairs = [
+    return [
         ResolvedModel(
             spec, pair.quant, data / pair.language, data / pair.mmproj, pair.language_sha256, pair.mmproj_sha256
         )
         for pair in spec.files
         if (data / pair.language).is_file() and (data / pair.mmproj).is_file()
     ]
-    folder = model_folder(name)
-    if folder.is_dir():
-        pairs += [_from_files(language, mmproj, spec) for language, mmproj in _pairs_in(folder)]
-    return sorted(pairs, key=lambda pair: (pair.quant != spec.default_quant, pair.quant))
 
 
 def _pairs_in(folder: Path) -> list[tuple[Path, Path]]:

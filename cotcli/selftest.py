@@ -16,6 +16,9 @@ import json
 import subprocess
 import sys
 import time
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,7 +33,7 @@ from cotcli.image import prepare_image
 from cotcli.install import file_record
 from cotcli.native.devices import add_rpc_server
 from cotcli.placement import ALL
-from cotcli.registry import ResolvedModel, resolve
+from cotcli.registry import ResolvedModel, bundled
 
 GOLDEN = Path(__file__).parent / "data" / "selftest.npz"
 KEPT_STATES = slice(0, None, 3)  # rows of the states
@@ -38,7 +41,19 @@ KEPT_LOGITS = slice(0, None, 4)  # the first is before the answer's first token
 STATES_TOLERANCE = 5e-3
 LOGITS_TOLERANCE = 2e-2
 _MODEL = "demo"
+_VALUES = ("sha256", "picture", "states", "prompt", "answer", "logits")
 _PATIENCE_S = 300.0
+# What reading an archive of arrays raises at one, besides saying that it is none.
+_DAMAGED = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    RuntimeError,  # NotImplementedError too
+    zipfile.BadZipFile,
+    zlib.error,
+    tokenize.TokenError,
+)
 _REINSTALL = "Install cotcli again: pip install --force-reinstall cotcli"
 
 
@@ -65,9 +80,15 @@ class SelfTest:
 
 
 def run_apart(device: str, rpc: Sequence[str] = ()) -> SelfTest:
-    """As ``run``, in a process of its own: a driver that fails badly takes its process with it."""
+    """As ``run``, in a process of its own: a driver that fails badly takes its process with it.
+
+    It imports from where this process does, and nothing from the current folder, which with ``-m`` would come first.
+    """
     begin = time.perf_counter()
-    command = [sys.executable, "-m", "cotcli.selftest", device, *rpc]
+    places = [place for place in sys.path if place]
+    places += [] if (package := str(Path(__file__).parents[1])) in places else [package]
+    program = f"import sys; sys.path[:] = {places!r}; from cotcli.selftest import main; main(*sys.argv[1:])"
+    command = [sys.executable, "-c", program, device, *rpc]
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PATIENCE_S, check=False)
     except subprocess.TimeoutExpired:
@@ -116,9 +137,9 @@ def read_golden() -> dict[str, npt.NDArray[Any]]:
     """
     try:
         with np.load(GOLDEN) as stored:
-            return {name: stored[name] for name in stored.files}
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{GOLDEN} cannot be read: {error}", _REINSTALL) from error
+            return {name: stored[name] for name in _VALUES}
+    except _DAMAGED as error:
+        raise ModelError(f"{GOLDEN} cannot be read: {error or type(error).__name__}", _REINSTALL) from error
 
 
 def check_files() -> tuple[ResolvedModel, dict[str, npt.NDArray[Any]]]:
@@ -127,7 +148,7 @@ def check_files() -> tuple[ResolvedModel, dict[str, npt.NDArray[Any]]]:
     Raises:
         ModelError: they are missing or broken, or do not belong together.
     """
-    model, golden = resolve(_MODEL), read_golden()
+    model, golden = bundled(_MODEL), read_golden()
     for path, expected in zip((model.language, model.mmproj), golden["sha256"].tolist(), strict=True):
         if file_record(path).sha256 != expected:
             raise ModelError(f"{path} is not the file that the stored logits are for", _REINSTALL)
@@ -166,7 +187,8 @@ def _error(ours: npt.NDArray[np.float32], reference: npt.NDArray[np.float32]) ->
     return min(error, 1e9) if np.isfinite(error) else 1e9
 
 
-def _main(device: str, *rpc: str) -> None:
+def main(device: str, *rpc: str) -> None:
+    """The other end of ``run_apart``: writes the result to stdout as JSON."""
     try:
         for endpoint in rpc:
             add_rpc_server(endpoint)
@@ -174,7 +196,3 @@ def _main(device: str, *rpc: str) -> None:
     except CotcliError as error:
         result = _failed(device, time.perf_counter(), error.message)
     print(json.dumps(asdict(result)))
-
-
-if __name__ == "__main__":
-    _main(*sys.argv[1:])

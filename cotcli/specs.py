@@ -211,6 +211,11 @@ def specs() -> dict[str, ModelSpec]:
     return _all()[0]
 
 
+def bundled_specs() -> dict[str, ModelSpec]:
+    """The models of the bundled file alone, by name."""
+    return dict(_bundled()[0])
+
+
 def default_model() -> str:
     """The name of the model that is used when none is given."""
     return _all()[1]

@@ -17,9 +17,22 @@ from PIL import Image
 
 import cotcli as package
 from cotcli.engine import Engine, EngineOptions
+from cotcli.errors import ModelError
 from cotcli.image import prepare_image
-from cotcli.selftest import KEPT_LOGITS, KEPT_STATES, LOGITS_TOLERANCE, STATES_TOLERANCE, check_files, run
+from cotcli.install import InstallRecord, file_record, mmproj_beside, write_record
+from cotcli.selftest import (
+    GOLDEN,
+    KEPT_LOGITS,
+    KEPT_STATES,
+    LOGITS_TOLERANCE,
+    STATES_TOLERANCE,
+    check_files,
+    read_golden,
+    run,
+    run_apart,
+)
 from tests.cli.process import ROOT, Finished, cotcli, cotcli_on_terminal, environment
+from tests.rpc_server import free_endpoint
 from tests.test_engine import relative_error
 
 
@@ -154,6 +167,42 @@ def test_values_of_another_model(installation: Path) -> None:
     assert done.code == 4 and "cannot be read" in " ".join(done.out.split())
 
 
+def test_damaged_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = GOLDEN.read_bytes()
+    monkeypatch.setattr("cotcli.selftest.GOLDEN", tmp_path / "selftest.npz")
+    half = whole[: len(whole) // 2]
+    flipped = [bytearray(whole) for _ in range(40)]
+    for number, data in enumerate(flipped):  # the last tenth has the table of contents, and so more to go wrong
+        data[(len(data) - 1) * (number if number < 20 else 380 + number) // 420] ^= 0xFF
+    refused = 0
+    for damaged in (half, b"", *map(bytes, flipped)):
+        (tmp_path / "selftest.npz").write_bytes(damaged)
+        try:
+            read_golden()
+        except ModelError as error:
+            assert "cannot be read: " in error.message and error.message[-1] != " "
+            refused += 1
+    assert refused > 20  # not all bytes of an archive matter
+
+
+def test_damaged_values_in_the_report(installation: Path) -> None:
+    path = installation / "cotcli" / "data" / "selftest.npz"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    done = doctor(installation, "--json")
+    assert done.code == 4 and len(report_of(done)["problems"]) == 1
+    assert report_of(done)["models"], "the rest is there"
+
+
+def test_the_self_test_runs_nothing_of_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("json", "numpy", "llama_cpp", "cotcli"):
+        (tmp_path / f"{name}.py").write_text(f"open('ran-{name}', 'w').close()\nraise SystemExit(3)\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["", *sys.path])  # as in a console
+    result = run_apart("cpu")
+    assert result.ok, result.problem
+    assert list(tmp_path.glob("ran-*")) == []
+
+
 def test_a_spoilt_model(installation: Path) -> None:
     path = installation / "cotcli" / "data" / "demo-Q8_0.gguf"
     data = bytearray(path.read_bytes())
@@ -182,9 +231,54 @@ def test_another_release_of_the_library(installation: Path) -> None:
 def test_a_broken_table_of_models(home: Path) -> None:
     home.mkdir()
     (home / "models.toml").write_text("models = 3\n")
-    done = cotcli("doctor")
+    done = cotcli("doctor", "--json")
     assert done.code == 2
-    assert "models must be a table" in " ".join(done.out.split())
+    report = report_of(done)
+    [problem] = report["problems"]
+    assert "models must be a table" in problem["message"]
+    assert report["devices"][0]["self_test"]["ok"]
+
+
+def test_the_users_table_does_not_change_what_is_tested(home: Path) -> None:
+    home.mkdir()
+    (home / "models.toml").write_text('[models.demo]\ndefault_quant = "F16"\n')
+    done = cotcli("doctor", "--json")
+    assert done.code == 0, done.out
+    assert report_of(done)["devices"][0]["self_test"]["ok"]
+
+
+def test_a_server_that_does_not_answer(home: Path) -> None:
+    """With or without RPC in this build: the rest is reported all the same."""
+    done = cotcli("doctor", "--json", "--rpc", free_endpoint())
+    assert done.code == 5
+    report = report_of(done)
+    [problem] = report["problems"]
+    assert "RPC" in problem["message"] and problem["exit_code"] == 5
+    assert report["devices"][0]["self_test"]["ok"] and report["models"]
+
+
+@pytest.mark.parametrize("half", ["language", "mmproj"])
+def test_a_pulled_model_that_differs(home: Path, noise: Path, half: str) -> None:
+    """In one half, by one byte."""
+    folder = home / "models" / "noise"
+    folder.mkdir(parents=True)
+    language = folder / "noise-F32.gguf"
+    shutil.copy(noise, language)
+    shutil.copy(mmproj_beside(noise), mmproj_beside(language))
+    record = InstallRecord(file_record(language), file_record(mmproj_beside(language)), "F32")
+    write_record(language, record)
+    pairs = {model["name"]: model for model in report_of(cotcli("doctor", "--json"))["models"]}
+    assert pairs["noise"]["files"] == "ok"
+    path = language if half == "language" else mmproj_beside(language)
+    data = bytearray(path.read_bytes())
+    data[-1000] ^= 1
+    path.write_bytes(data)
+    done = cotcli("doctor", "--json")
+    assert done.code == 4
+    report = report_of(done)
+    assert {model["name"]: model["files"] for model in report["models"]} == {"demo": "ok", "noise": "differs"}
+    [problem] = report["problems"]
+    assert problem["message"].startswith("noise:F32: its files are not what they were")
 
 
 def test_a_model_that_cannot_be_loaded(home: Path, noise: Path) -> None:
