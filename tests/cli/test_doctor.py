@@ -239,12 +239,18 @@ def test_a_broken_table_of_models(home: Path) -> None:
     assert report["devices"][0]["self_test"]["ok"]
 
 
-def test_the_users_table_does_not_change_what_is_tested(home: Path) -> None:
-    home.mkdir()
-    (home / "models.toml").write_text('[models.demo]\ndefault_quant = "F16"\n')
+def test_the_users_table_does_not_change_what_is_tested(home: Path, noise: Path) -> None:
+    """Another pair of the bundled model's name, which the table prefers."""
+    folder = home / "models" / "demo"
+    folder.mkdir(parents=True)
+    (home / "models.toml").write_text('[models.demo]\ndefault_quant = "F32"\n')
+    shutil.copy(noise, folder / "demo-F32.gguf")
+    shutil.copy(mmproj_beside(noise), folder / "demo-F32.mmproj.gguf")
     done = cotcli("doctor", "--json")
     assert done.code == 0, done.out
-    assert report_of(done)["devices"][0]["self_test"]["ok"]
+    report = report_of(done)
+    assert [model["quant"] for model in report["models"]] == ["F32", "Q8_0"]
+    assert report["devices"][0]["self_test"]["ok"]
 
 
 def test_a_server_that_does_not_answer(home: Path) -> None:
