@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -172,6 +173,18 @@ def test_no_server(ask: Callable[..., Finished]) -> None:
     done = ask("--rpc", endpoint)
     assert done.code == 5
     assert f"no RPC server answers at {endpoint}" in done.err and "rpc-server" in done.err
+
+
+def test_the_doctor_does_not_wait_for_a_mute_server() -> None:
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        mute.listen()
+        done = cotcli("doctor", "--rpc", f"127.0.0.1:{mute.getsockname()[1]}", "--json")
+    assert done.code == 5
+    report = json.loads(done.out)
+    [problem] = report["problems"]
+    assert "does not speak as an RPC server" in problem["message"]
+    assert [device["name"] for device in report["devices"]] == ["CPU"] and report["devices"][0]["self_test"]["ok"]
 
 
 def test_the_doctor_sees_the_device(server: str) -> None:
