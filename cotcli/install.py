@@ -15,10 +15,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cotcli import __version__
 from cotcli.errors import ModelError, ResourceError
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 GGUF, MMPROJ, RECORD, WORK, LOCK, PART = ".gguf", ".mmproj.gguf", ".json", ".pull", ".lock", ".part"
 VERSION = __version__
@@ -66,12 +69,11 @@ def locked(language: Path) -> Iterator[None]:
     Raises:
         ResourceError: another process has it, or the folder cannot be made or written.
     """
-    from filelock import FileLock, Timeout
+    from filelock import Timeout
 
-    lock = FileLock(lock_beside(language))
     try:
         remove_leftovers(language.parent)
-        lock.acquire(timeout=0)
+        lock = _lock(lock_beside(language))
     except Timeout:
         raise ResourceError(f"another process is writing {language}", "Wait for it to end") from None
     except OSError as error:
@@ -79,8 +81,41 @@ def locked(language: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        _unlock(lock)
+
+
+def _lock(path: Path) -> FileLock:
+    """Takes a lock; raises `filelock.Timeout` if somebody has it."""
+    from filelock import FileLock
+
+    while True:
+        lock = FileLock(path)
+        lock.acquire(timeout=0)
+        if os.name == "nt" or _is_of(lock, path):
+            return lock
+        lock.release()  # of a file that its last holder has removed meanwhile: others see another, or none
+
+
+def _is_of(lock: FileLock, path: Path) -> bool:
+    handle = lock._context.lock_file_fd
+    try:
+        return handle is not None and os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _unlock(lock: FileLock) -> None:
+    """Removes the file while nobody else can have it; Windows removes no file that is open."""
+    path = Path(lock.lock_file)
+    if os.name == "nt":
         lock.release()
-        Path(lock.lock_file).unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink()
+        return
+    try:
+        path.unlink(missing_ok=True)
+    finally:
+        lock.release()
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -88,17 +123,15 @@ def remove_leftovers(folder: Path) -> None:
 
     What is left of a download stays: it is gone on with.
     """
-    from filelock import FileLock, Timeout
+    from filelock import Timeout
 
     for path in sorted(folder.glob(f"*{GGUF}{LOCK}")):
-        lock = FileLock(path)
         with suppress(Timeout, OSError):
-            lock.acquire(timeout=0)
+            lock = _lock(path)
             language = path.with_name(path.name.removesuffix(LOCK))
             for file in (language, mmproj_beside(language), record_beside(language)):
                 part_beside(file).unlink(missing_ok=True)
-            lock.release()
-            path.unlink(missing_ok=True)
+            _unlock(lock)
 
 
 @dataclass(frozen=True)
