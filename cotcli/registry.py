@@ -126,7 +126,7 @@ def traces(name: str, quant: str | None = None) -> list[Traces]:
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()) if is_name(name) and folder.is_dir() else []:
         suffix = next((suffix for suffix in _SUFFIXES if path.name.endswith(suffix)), None)
-        if suffix is not None:
+        if suffix is not None and path.is_dir() == (suffix == WORK):
             found.setdefault(path.name.removesuffix(suffix), []).append(path)
     parts = [(_STEM.fullmatch(stem), stem, paths) for stem, paths in found.items()]
     return [
@@ -245,7 +245,7 @@ def _pairs_in(folder: Path) -> list[tuple[Path, Path]]:
     return [
         (path, mmproj_beside(path))
         for path in sorted(folder.glob("*.gguf"))
-        if not path.name.endswith(MMPROJ) and mmproj_beside(path).is_file()
+        if path.is_file() and not path.name.endswith(MMPROJ) and mmproj_beside(path).is_file()
     ]
 
 

@@ -48,8 +48,7 @@ def _ask(what: str) -> None:
 def _delete(trace: Traces) -> None:
     """The language file first: without it there is no model to be found, however this ends."""
     with locked(trace.language):
-        trace.language.unlink(missing_ok=True)
-        for path in trace.paths:
+        for path in sorted(trace.paths, key=lambda path: path != trace.language):
             if path.is_dir():
                 shutil.rmtree(path)
             else:

@@ -84,7 +84,7 @@ def _targets(name: str | None) -> list[ResolvedModel | _Check]:
     ]
     for half in halves:
         half.problems += [
-            f"{path.name} is missing" for path in (half.language, mmproj_beside(half.language)) if not path.exists()
+            f"{path.name} is missing" for path in (half.language, mmproj_beside(half.language)) if not path.is_file()
         ]
     if name and not pairs and not halves:
         return [resolve(name)]
