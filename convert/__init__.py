@@ -48,7 +48,8 @@ from convert.repository import Repository
 from convert.sources import Folder, Origin, Source
 from convert.tokenizer import read_vocabulary
 from convert.vision import plan_mmproj
-from cotcli.errors import CheckpointError, ResourceError, UsageError
+from cotcli.errors import CheckpointError, HubError, ResourceError, UsageError
+from cotcli.hub import is_gone
 from cotcli.install import downloads_beside, locked, work_beside
 from cotcli.native.cpu import available_threads
 
@@ -237,7 +238,16 @@ class _Target:
         begun = journal_key(work_beside(self.language) / JOURNAL) or {}
         if revision is None and begun.get("repo") == self._source.id:
             revision = begun.get("revision")
-        return replace(self._source, revision=revision).open(downloads)
+        try:
+            return replace(self._source, revision=revision).open(downloads)
+        except HubError as error:
+            if self._source.revision == revision or not is_gone(error):
+                raise
+            raise HubError(
+                f"{error.message}, with which an unfinished conversion began",
+                f"To begin anew: cotcli model pull {self._name}:{self._quantization.name} --force, "
+                f"or cotcli convert {self._source.id} --revision main",
+            ) from error
 
 
 def checkpoint_repo(source: Path) -> str:

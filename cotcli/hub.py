@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, TypeVar
+from urllib.parse import urlsplit
 
 from cotcli.errors import CotcliError, HubError, UsageError
 from cotcli.install import part_beside
@@ -65,6 +66,7 @@ class HubRepo:
         on_bytes: OnBytes | None = None,
         cached_with: str | None = None,
     ) -> None:
+        _check_address()
         self.id = id
         self.offline = cached_with is not None
         self._on_bytes = on_bytes or (lambda name, done, total: None)
@@ -75,7 +77,7 @@ class HubRepo:
         """The commit and its files, as the hub has them."""
         from huggingface_hub import HfApi
 
-        with _errors(self.id, revision):
+        with _errors(self.id, revision), _no_hub_errors():
             info = self._patiently(
                 lambda: HfApi().model_info(self.id, revision=revision, files_metadata=True, timeout=30)
             )
@@ -197,6 +199,12 @@ class HubRepo:
                 try:
                     self._stream(file, target)
                 except Exception as error:
+                    if before and _status(error) == 416:
+                        target.truncate(0)
+                        raise HubError(
+                            f"{file.name} of {self.id} ends after {before} bytes; the hub says that it has {file.size}",
+                            f"What came of it was deleted. Start it again; if that does not help, see {page(self.id)}",
+                        ) from error
                     if not _is_transient(error):
                         raise
                     problem = error
@@ -261,7 +269,8 @@ class HubRepo:
 
 
 def is_offline() -> bool:
-    """Whether HF_HUB_OFFLINE forbids the network."""
+    """Whether HF_HUB_OFFLINE forbids the network. Raises HubError if HF_ENDPOINT cannot be read."""
+    _check_address()
     from huggingface_hub import constants
 
     return bool(constants.HF_HUB_OFFLINE)
@@ -336,8 +345,41 @@ def _is_transient(error: Exception) -> bool:
 
 _AGAIN = "Check the connection and start it again: what has come is kept"
 _LATER = "Start it again later: what has come is kept"
-_NO_HUB = "If HF_ENDPOINT is set: is that a hub?"
+_NO_HUB = "Is HF_ENDPOINT a hub's address, and must one log in to this network first?"
 _ONLINE = "Start it without --offline and HF_HUB_OFFLINE"
+
+
+@contextmanager
+def _no_hub_errors() -> Iterator[None]:
+    """What the client makes of a page for people, such as of a network's login."""
+    from huggingface_hub import constants
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        yield
+    except HFValidationError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise HubError(f"{constants.ENDPOINT} does not answer as a hub does", _NO_HUB) from error
+
+
+def _check_address() -> None:
+    """Before the client is imported, which fails at an address that is none."""
+    address = os.environ.get("HF_ENDPOINT")
+    try:
+        parts = urlsplit(address or "https://HOST")
+        valid = parts.hostname is not None and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid:
+        raise HubError(f"HF_ENDPOINT is {address}, which is no address", "Unset it, or give one like https://HOST")
+
+
+def is_gone(error: HubError) -> bool:
+    """Whether it says that the hub has the repository, but not or no longer the revision."""
+    from huggingface_hub.errors import RevisionNotFoundError
+
+    return isinstance(error.__cause__, RevisionNotFoundError)
 
 
 @contextmanager

@@ -53,6 +53,7 @@ class Trouble:
         cut: ends the connection after that many bytes of the body.
         flip: changes the byte at that offset of the file.
         ignore_range: sends the whole file whatever was asked for.
+        body: answers with it, as a network's login page does.
         begin: sends these bytes in place of as many at the beginning of the file.
     """
 
@@ -62,6 +63,7 @@ class Trouble:
     flip: int | None = None
     ignore_range: bool = False
     begin: bytes = b""
+    body: bytes = b""
 
 
 @dataclass
@@ -157,6 +159,9 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             trouble = hub.trouble(request) or Trouble()
             if trouble.status != 200:
                 self._refuse(trouble.status, trouble.code)
+            elif trouble.body:
+                self._head(200, {"Content-Type": "text/html", "Content-Length": str(len(trouble.body))})
+                self.wfile.write(trouble.body)
             elif match := _API.fullmatch(path):
                 self._info(match["repo"], match["revision"])
             elif match := _STORE.fullmatch(path):

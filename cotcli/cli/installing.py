@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from convert import DiskNeeds, Repository, Survey
 
 
+MAIN = "main"
+"""A revision that is no commit: what there is now, whatever an unfinished pull began with."""
+
+
 @dataclass(frozen=True)
 class Remote:
     """A checkpoint on the hub. `pinned` is whether its revision was chosen, by the user or by `models.toml`."""
@@ -29,7 +33,7 @@ class Remote:
 
     @property
     def pinned(self) -> bool:
-        return self.revision is not None
+        return self.revision not in (None, MAIN)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cotcli.cli import completion, options
-from cotcli.cli.installing import Conversion, Remote, run_conversion, run_ready, show_plan
+from cotcli.cli.installing import MAIN, Conversion, Remote, run_conversion, run_ready, show_plan
 from cotcli.cli.output import OutputOptions
 from cotcli.cli.run import note
 from cotcli.errors import ModelNotFoundError, UsageError
@@ -76,7 +76,7 @@ def pull(
             f"models.toml names no repository for {spec.name}",
             f"From a checkpoint: cotcli convert SRC --name {spec.name}",
         )
-    source = Remote(spec.repo, spec.revision, offline)
+    source = Remote(spec.repo, spec.revision or (MAIN if force else None), offline)
     job = Conversion(source, folder, spec.name, wanted, threads=threads, licence=spec.licence)
     if dry_run:
         show_plan(job)

@@ -101,6 +101,8 @@ def test_what_pull_refuses(serving: Hub, home: Path) -> None:
     # A port that nothing listens on.
     nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9"}
     fails(cotcli("model", "pull", "mine", env=nowhere), 4, "cannot reach http://127.0.0.1:9")
+    for malformed in ("http://127.0.0.1:port", "http://[::1"):
+        fails(cotcli("model", "pull", "mine", env={"HF_ENDPOINT": malformed}), 4, malformed, "HF_ENDPOINT")
     serving.trouble = lambda request: Trouble(403, "GatedRepo") if "/resolve/" in request.path else None
     fails(cotcli("model", "pull", "mine"), 4, f"{REPO} is gated", f"{serving.url}/{REPO}", "hf auth login")
     assert not (home / "models").exists()
@@ -145,6 +147,25 @@ def test_an_unfinished_pull_is_listed_and_gone_on_with(serving: Hub, home: Path,
         "mine-Q8_0.json",
         "mine-Q8_0.mmproj.gguf",
     ]
+
+
+def test_force_begins_anew_where_the_commit_is_gone(serving: Hub, home: Path, checkpoint: Path, tmp_path: Path) -> None:
+    last = max(path.name for path in checkpoint.glob("*.safetensors"))
+    serving.trouble = lambda request: (
+        Trouble(404, "EntryNotFound")
+        if request.path.endswith(f"/{last}") and not request.headers.get("range", "").startswith("bytes=0-")
+        else None
+    )
+    fails(cotcli("model", "pull", "mine", "--quiet"), 4, "lacks a file that it lists")
+    serving.trouble = lambda request: None
+    shutil.copytree(checkpoint, tmp_path / "next")
+    (tmp_path / "next" / "generation_config.json").write_text("{}")
+    serving.folders[REPO] = tmp_path / "next"
+    fails(cotcli("model", "pull", "mine", "--quiet"), 4, "has no revision", "cotcli model pull mine:Q8_0 --force")
+    done = cotcli("model", "pull", "mine:Q8_0", "--force", "--quiet", "--threads", 1)
+    assert (done.code, done.err) == (0, "")
+    [entry] = entries("mine")
+    assert entry["revision"] == serving.commit(REPO)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGINT to one process is POSIX")
@@ -317,6 +338,17 @@ def test_rm(serving: Hub, installed: Path, home: Path) -> None:
     assert done.err == f"cotcli: removed mine:F16 (unfinished), mine:Q8_0: {size / 1e6:.1f} MB freed\n"
     assert not installed.parent.exists()
     fails(cotcli("model", "rm", "mine", "--yes"), 4, "mine is not installed")
+
+
+def test_folders_that_are_called_as_models_are(installed: Path) -> None:
+    folder = installed.with_name("mine-F16.gguf")
+    folder.mkdir()
+    fails(cotcli("model", "verify", "mine:f16"), 4, "mine is not installed as F16")
+    installed.with_name("mine-F16.mmproj.gguf").write_bytes(b"half")
+    done = cotcli("model", "verify", "mine")
+    assert done.code == 4 and "mine:F16  broken: mine-F16.gguf is missing\n" in done.out
+    done = cotcli("model", "rm", "mine", "--yes")
+    assert done.code == 0 and list(installed.parent.iterdir()) == [folder]
 
 
 def test_rm_asks_on_a_terminal(installed: Path) -> None:

@@ -191,6 +191,22 @@ def test_what_was_begun_with_is_ended_with(serving: Hub, expected: dict[str, byt
     assert again is not None and again.revision == "f" * 40
 
 
+def test_what_was_begun_with_is_gone(serving: Hub, tmp_path: Path) -> None:
+    serving.trouble = bodies(lambda request: Trouble(status=500) if request.file == SHARDS[3] else None)
+    with pytest.raises(HubError):
+        convert(Repository(REPO), tmp_path / "out", "q8_0", name="mine")
+    serving.trouble = lambda request: None
+    write_checkpoint(tmp_path / "tiny", replace(TINY, shards=4, seed=1))
+    serving.folders[REPO] = tmp_path / "tiny"
+    with pytest.raises(HubError, match=f"{REPO} has no revision .*, with which an unfinished conversion") as caught:
+        convert(Repository(REPO), tmp_path / "out", "q8_0", name="mine")
+    assert "cotcli model pull mine:Q8_0 --force" in str(caught.value.hint)
+    assert f"cotcli convert {REPO} --revision main" in str(caught.value.hint)
+    pair = convert(Repository(REPO, "main"), tmp_path / "out", "q8_0", name="mine")
+    record = read_record(pair.language)
+    assert record is not None and record.revision == serving.commit(REPO)
+
+
 def test_nothing_of_another_commit_is_used(serving: Hub, tmp_path: Path) -> None:
     """Neither a shard that is done, nor one that is here, nor half of one, nor a tokenizer."""
 
@@ -297,6 +313,29 @@ def test_refusals(trouble: Trouble, message: str, hint: str, serving: Hub, tmp_p
     assert caught.value.exit_code == 4
     assert caught.value.hint is not None and hint in caught.value.hint
     assert "\n" not in caught.value.message and not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("body", [b"<html>Welcome to our network</html>", b"{}", b"[]"])
+def test_a_server_that_is_no_hub(body: bytes, serving: Hub, tmp_path: Path) -> None:
+    serving.trouble = lambda request: Trouble(body=body)
+    with pytest.raises(HubError, match=f"{serving.url} does not answer as a hub does") as caught:
+        convert(Repository(REPO), tmp_path / "out", "q8_0")
+    assert "HF_ENDPOINT" in str(caught.value.hint) and not (tmp_path / "out").exists()
+
+
+def test_a_file_that_is_shorter_than_the_hub_says(serving: Hub, checkpoint: Path, tmp_path: Path) -> None:
+    """Waiting does not make it longer."""
+    shutil.copytree(checkpoint, tmp_path / "changed")
+    serving.folders[REPO] = tmp_path / "changed"
+    shard = tmp_path / "changed" / SHARDS[2]
+    entry = serving.describe(shard)
+    size = entry["size"]
+    entry["size"] = entry["lfs"]["size"] = size + 1000
+    with pytest.raises(
+        HubError, match=f"{SHARDS[2]} of {REPO} ends after {size} bytes; .* has {size + 1000}"
+    ) as caught:
+        convert(Repository(REPO), tmp_path / "out", "q8_0")
+    assert "later" not in str(caught.value.hint) and f"/{REPO}" in str(caught.value.hint)
 
 
 def test_gated_files(serving: Hub, tmp_path: Path) -> None:
