@@ -200,7 +200,7 @@ def test_tied_embeddings_serve_as_lm_head(tmp_path: Path) -> None:
 
 def test_a_tensor_of_many_chunks_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values = write_checkpoint(tmp_path / "tiny", TINY)
-    monkeypatch.setattr("convert.pair._CHUNK_VALUES", 20_000)  # 64 rows of a head at a time, not a whole matrix
+    monkeypatch.setattr("convert.parts._CHUNK_VALUES", 20_000)  # 64 rows of a head at a time, not a whole matrix
     language = read_tensors(convert(tmp_path / "tiny", tmp_path, "f32", threads=3).language)
     np.testing.assert_array_equal(language["output.weight"], values["language_model.lm_head.weight"])
     np.testing.assert_array_equal(
