@@ -197,16 +197,10 @@ def examine(
 def _answering(rpc: Sequence[str], problems: list[Problem]) -> list[str]:
     """The RPC servers whose devices there are now."""
     from cotcli.native import devices as native
-    from cotcli.selftest import is_mute
 
     answering = []
     for endpoint in rpc:
         try:
-            if is_mute(endpoint):
-                raise ResourceError(
-                    f"what listens at {endpoint} does not speak as an RPC server",
-                    "It serves one client at a time: see whether another is using it, and that it is rpc-server at all",
-                )
             native.add_rpc_server(endpoint)
         except CotcliError as error:
             problems.append(_problem(error))

@@ -20,7 +20,6 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +43,6 @@ LOGITS_TOLERANCE = 2e-2
 _MODEL = "demo"
 _VALUES = ("sha256", "picture", "states", "prompt", "answer", "logits")
 _PATIENCE_S = 300.0
-_RPC_PATIENCE_S = 30.0
 # What reading an archive of arrays raises at one, besides saying that it is none.
 _DAMAGED = (
     OSError,
@@ -82,9 +80,15 @@ class SelfTest:
 
 
 def run_apart(device: str, rpc: Sequence[str] = ()) -> SelfTest:
-    """As ``run``, in a process of its own: a driver that fails badly takes its process with it."""
+    """As ``run``, in a process of its own: a driver that fails badly takes its process with it.
+
+    It imports from where this process does, and nothing from the current folder, which with ``-m`` would come first.
+    """
     begin = time.perf_counter()
-    command = _apart("main", device, *rpc)
+    places = [place for place in sys.path if place]
+    places += [] if (package := str(Path(__file__).parents[1])) in places else [package]
+    program = f"import sys; sys.path[:] = {places!r}; from cotcli.selftest import main; main(*sys.argv[1:])"
+    command = [sys.executable, "-c", program, device, *rpc]
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PATIENCE_S, check=False)
     except subprocess.TimeoutExpired:
@@ -95,27 +99,6 @@ def run_apart(device: str, rpc: Sequence[str] = ()) -> SelfTest:
         said = done.stderr.decode("utf-8", "replace").strip().splitlines()
         ended = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
         return _failed(device, begin, f"its process ended with {ended}" + (f": {said[-1]}" if said else ""))
-
-
-def is_mute(endpoint: str) -> bool:
-    """Whether an RPC server takes connections and then says nothing, for which ggml would wait without end."""
-    command = _apart("connect", endpoint)
-    try:
-        subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_RPC_PATIENCE_S, check=False)
-    except subprocess.TimeoutExpired:
-        return True
-    return False
-
-
-def _apart(function: str, *args: str) -> list[str]:
-    """The command that calls a function of this module in a process of its own.
-
-    It imports from where this process does, and nothing from the current folder, which with ``-m`` would come first.
-    """
-    places = [place for place in sys.path if place]
-    places += [] if (package := str(Path(__file__).parents[1])) in places else [package]
-    program = f"import sys; sys.path[:] = {places!r}; from cotcli.selftest import {function} as f; f(*sys.argv[1:])"
-    return [sys.executable, "-c", program, *args]
 
 
 def _failed(device: str, begin: float, problem: str) -> SelfTest:
@@ -202,12 +185,6 @@ def _error(ours: npt.NDArray[np.float32], reference: npt.NDArray[np.float32]) ->
     """At most 1e9, which also stands for what is not a number: JSON has neither that nor infinity."""
     error = float(np.linalg.norm(ours.astype(np.float64) - reference) / np.linalg.norm(reference))
     return min(error, 1e9) if np.isfinite(error) else 1e9
-
-
-def connect(endpoint: str) -> None:
-    """The other end of ``is_mute``; what else is wrong with the server is found out again by who asks."""
-    with suppress(CotcliError):
-        add_rpc_server(endpoint)
 
 
 def main(device: str, *rpc: str) -> None:

@@ -175,15 +175,27 @@ def test_no_server(ask: Callable[..., Finished]) -> None:
     assert f"no RPC server answers at {endpoint}" in done.err and "rpc-server" in done.err
 
 
-def test_the_doctor_does_not_wait_for_a_mute_server() -> None:
-    with socket.socket() as mute:
-        mute.bind(("127.0.0.1", 0))
-        mute.listen()
-        done = cotcli("doctor", "--rpc", f"127.0.0.1:{mute.getsockname()[1]}", "--json")
+@pytest.fixture
+def mute() -> Iterator[str]:
+    """HOST:PORT of what takes connections and says nothing, as a server does that another client is using."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_a_mute_server_is_not_waited_for(ask: Callable[..., Finished], mute: str) -> None:
+    done = ask("--rpc", mute)
+    assert done.code == 5, done.err
+    assert f"what listens at {mute} does not answer" in done.err and "one client at a time" in done.err
+
+
+def test_the_doctor_does_not_wait_for_a_mute_server(mute: str) -> None:
+    done = cotcli("doctor", "--rpc", mute, "--json")
     assert done.code == 5
     report = json.loads(done.out)
     [problem] = report["problems"]
-    assert "does not speak as an RPC server" in problem["message"]
+    assert "does not answer as an RPC server" in problem["message"]
     assert [device["name"] for device in report["devices"]] == ["CPU"] and report["devices"][0]["self_test"]["ok"]
 
 

@@ -6,7 +6,6 @@ Knows nothing of models. Source: ``ggml-backend.h`` and ``ggml-rpc.h`` of the bu
 from __future__ import annotations
 
 import ctypes
-import socket
 from ctypes import POINTER, Structure, byref, c_bool, c_char_p, c_int, c_size_t, c_void_p
 from dataclasses import dataclass
 from functools import cache
@@ -16,10 +15,10 @@ import llama_cpp
 from cotcli.errors import ResourceError, UsageError
 from cotcli.native import ggml, interrupt
 from cotcli.native.library import PINNED, bind
+from cotcli.native.rpc_hello import check_server
 
 CPU, GPU, IGPU, ACCELERATOR = "cpu", "gpu", "igpu", "accelerator"
 _KINDS = (CPU, GPU, IGPU, ACCELERATOR, "meta")
-_RPC_SECONDS = 5.0  # for a server to take a connection
 
 
 class ggml_backend_dev_caps(Structure):
@@ -216,7 +215,7 @@ def add_rpc_server(endpoint: str) -> None:
 
     Raises:
         UsageError: that is not what the endpoint looks like.
-        ResourceError: this build knows no RPC, or no server answers there.
+        ResourceError: this build knows no RPC, or no server that it can use answers there.
     """
     host, colon, port = endpoint.rpartition(":")
     if not colon or not host or ":" in host or not port.isdecimal() or not 0 < int(port) < 65536:
@@ -229,14 +228,7 @@ def add_rpc_server(endpoint: str) -> None:
             "Build it so: CMAKE_ARGS=-DGGML_RPC=ON pip install --force-reinstall --no-cache-dir "
             f"--no-binary llama-cpp-python {PINNED}",
         )
-    # ggml ends the process when it cannot connect, so that is tried first.
-    try:
-        socket.create_connection((host, int(port)), timeout=_RPC_SECONDS).close()
-    except OSError as error:
-        raise ResourceError(
-            f"no RPC server answers at {endpoint}: {error.strerror or error}",
-            f"Start llama.cpp's rpc-server there, of the same release: rpc-server --host {host} --port {port}",
-        ) from None
+    check_server(host, int(port))
     with interrupt.deferred():
         address = _reg_get_proc_address(_reg_by_name(b"RPC"), b"ggml_backend_rpc_add_server")
         server = _RPC_ADD_SERVER(address)(endpoint.encode())
