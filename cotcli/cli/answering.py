@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from cotcli.answer import Answer, GenerationParams
+from cotcli.cli import options
 from cotcli.cli.output import OutputOptions, make_output, make_progress
 from cotcli.cli.run import about, note, say
 from cotcli.errors import Interrupted, UsageError
@@ -58,6 +59,40 @@ class LoadOptions:
         from cotcli.registry import resolve
 
         return resolve(self.name)
+
+
+def parse_loading(
+    model: str | None,
+    stages: str | None,
+    gpu_layers: str,
+    device: str | None,
+    require_gpu: bool,
+    rpc: Sequence[str] | None,
+    threads: int | None,
+    ctx: int | None,
+    kv_type: str | None,
+    memory_check: bool,
+    image_cache: bool,
+    image_cache_size: str | None,
+    *,
+    max_sequences: int = 1,
+) -> LoadOptions:
+    """What is said of the model and how to load it, in the order of the commands' own parameters."""
+    return LoadOptions(
+        model=model,
+        gpu_layers=options.parse_gpu_layers(gpu_layers),
+        threads=threads,
+        context=ctx,
+        stage_format=stages,
+        image_cache=image_cache,
+        image_cache_bytes=options.parse_size(image_cache_size, "--image-cache-size"),
+        max_sequences=max_sequences,
+        device=device,
+        require_gpu=require_gpu,
+        kv_type=kv_type,
+        check_memory=memory_check,
+        rpc=rpc or (),
+    )
 
 
 @dataclass(frozen=True)
@@ -218,9 +253,7 @@ def _show(item: StageEvent | Answer, output: Output, progress: ProgressLine) -> 
 
 
 @contextmanager
-def loaded(
-    options: LoadOptions, output: OutputOptions, progress: Phases, live: Callable[[], bool]
-) -> Iterator[Reasoner]:
+def loaded(load: LoadOptions, output: OutputOptions, progress: Phases, live: Callable[[], bool]) -> Iterator[Reasoner]:
     """The model, for as long as it is needed.
 
     Args:
@@ -229,7 +262,7 @@ def loaded(
     import cotcli
 
     if output.verbose:
-        model = options.resolved()
+        model = load.resolved()
         note(f"{model.spec.name} {model.quant}, {model.language}, {model.mmproj}")
     if output.verbose > 1:
         from cotcli.native import log
@@ -246,30 +279,30 @@ def loaded(
             note(text)
 
     settings: dict[str, Any] = {
-        "gpu_layers": options.gpu_layers,
-        "device": options.device,
-        "require_gpu": options.require_gpu,
-        "kv_type": options.kv_type,
-        "check_memory": options.check_memory,
-        "rpc": options.rpc,
-        "threads": options.threads,
-        "stage_format": options.stage_format,
-        "image_cache": _image_cache(options, output),
-        "max_sequences": options.max_sequences,
+        "gpu_layers": load.gpu_layers,
+        "device": load.device,
+        "require_gpu": load.require_gpu,
+        "kv_type": load.kv_type,
+        "check_memory": load.check_memory,
+        "rpc": load.rpc,
+        "threads": load.threads,
+        "stage_format": load.stage_format,
+        "image_cache": _image_cache(load, output),
+        "max_sequences": load.max_sequences,
     }
-    if options.context is not None:
-        settings["context_length"] = options.context
+    if load.context is not None:
+        settings["context_length"] = load.context
     try:
-        with cotcli.load(options.name, on_progress=on_progress, on_note=on_note, **settings) as reasoner:
+        with cotcli.load(load.name, on_progress=on_progress, on_note=on_note, **settings) as reasoner:
             yield reasoner
     finally:
         progress.hide()
 
 
-def _image_cache(options: LoadOptions, output: OutputOptions) -> ImageCache | bool:
-    if not options.image_cache:
+def _image_cache(load: LoadOptions, output: OutputOptions) -> ImageCache | bool:
+    if not load.image_cache:
         return False
     from cotcli.image_cache import DEFAULT_BYTES, ImageCache
 
-    size = DEFAULT_BYTES if options.image_cache_bytes is None else options.image_cache_bytes
+    size = DEFAULT_BYTES if load.image_cache_bytes is None else load.image_cache_bytes
     return ImageCache(max_bytes=size, on_note=note if output.verbose else None)

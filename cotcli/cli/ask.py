@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from cotcli.cli import options
-from cotcli.cli.answering import Job, LoadOptions, answer_all
+from cotcli.cli.answering import Job, answer_all, parse_loading
 from cotcli.cli.output import OutputOptions
 
 
@@ -51,19 +51,18 @@ def ask(
     params = options.parse_generation(
         temperature, top_p, top_k, min_p, repeat_penalty, seed, max_tokens, stage_max_tokens, choices, schema
     )
-    cache_bytes = options.parse_size(image_cache_size, "--image-cache-size")
-    load = LoadOptions(
+    load = parse_loading(
         model,
-        options.parse_gpu_layers(gpu_layers),
+        stages,
+        gpu_layers,
+        device,
+        require_gpu,
+        rpc,
         threads,
         ctx,
-        stages,
-        image_cache=image_cache,
-        image_cache_bytes=cache_bytes,
-        device=device,
-        require_gpu=require_gpu,
-        kv_type=kv_type,
-        check_memory=memory_check,
-        rpc=rpc or (),
+        kv_type,
+        memory_check,
+        image_cache,
+        image_cache_size,
     )
     raise typer.Exit(answer_all(Job(question, images, load, params, output)))

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cotcli.cli import options
-from cotcli.cli.answering import LoadOptions
+from cotcli.cli.answering import parse_loading
 from cotcli.cli.output import OutputOptions
 from cotcli.errors import UsageError
 
@@ -97,7 +97,21 @@ def batch(
         )
     if fail_fast and max_errors is not None:
         raise UsageError("--fail-fast and --max-errors exclude each other")
-    cache_bytes = options.parse_size(image_cache_size, "--image-cache-size")
+    load = parse_loading(
+        model,
+        stages,
+        gpu_layers,
+        device,
+        require_gpu,
+        rpc,
+        threads,
+        ctx,
+        kv_type,
+        memory_check,
+        image_cache,
+        image_cache_size,
+        max_sequences=parallel,
+    )
     from cotcli.batch import BatchOptions, NameFilter
     from cotcli.cli.batching import BatchJob, Sources, run_batch
 
@@ -105,21 +119,7 @@ def batch(
     job = BatchJob(
         sources=Sources(question, tuple(paths or ()), files_from, null, questions, names),
         batch=BatchOptions(output, overwrite, retry_errors, limit, 1 if fail_fast else max_errors, parallel),
-        load=LoadOptions(
-            model,
-            options.parse_gpu_layers(gpu_layers),
-            threads,
-            ctx,
-            stages,
-            image_cache,
-            cache_bytes,
-            max_sequences=parallel,
-            device=device,
-            require_gpu=require_gpu,
-            kv_type=kv_type,
-            check_memory=memory_check,
-            rpc=rpc or (),
-        ),
+        load=load,
         params=params,
         output=OutputOptions(color=color, verbose=verbose, quiet=quiet),
         dry_run=dry_run,

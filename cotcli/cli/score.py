@@ -6,7 +6,7 @@ import sys
 
 from cotcli.answer import AnswerScore
 from cotcli.cli import options
-from cotcli.cli.answering import LoadOptions, loaded
+from cotcli.cli.answering import loaded, parse_loading
 from cotcli.cli.output import OutputOptions, make_progress
 from cotcli.cli.run import about
 from cotcli.errors import UsageError
@@ -43,19 +43,19 @@ def score(
 
     options.check_question(question)
     output_options = OutputOptions(json=json, verbose=verbose, quiet=quiet)
-    cache_bytes = options.parse_size(image_cache_size, "--image-cache-size")
-    load = LoadOptions(
+    load = parse_loading(
         model,
-        options.parse_gpu_layers(gpu_layers),
+        None,
+        gpu_layers,
+        device,
+        require_gpu,
+        rpc,
         threads,
         ctx,
-        image_cache=image_cache,
-        image_cache_bytes=cache_bytes,
-        device=device,
-        require_gpu=require_gpu,
-        kv_type=kv_type,
-        check_memory=memory_check,
-        rpc=rpc or (),
+        kv_type,
+        memory_check,
+        image_cache,
+        image_cache_size,
     )
     progress = make_progress(output_options)
     with about(question, name_of(image)):
