@@ -32,10 +32,10 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
+from benchmarks.bundled_checkpoint import write_bundled_checkpoint
+from benchmarks.hub_server import Hub
 from benchmarks.pull_kills import REPO, pull_killed
 from cotcli.cli.drawn import draw_one
-from tests.bundled_checkpoint import write_bundled_checkpoint
-from tests.hub_server import Hub
 
 _QUESTION = "Is there a circle?"
 # Each picture gets a whole answer, and soon.

@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from tests.hub_server import Hub
+from benchmarks.hub_server import Hub
 
 REPO = "someone/bundled"
 _MODELS = f'[models.bundled]\nrepo = "{REPO}"\ndefault_quant = "Q8_0"\n'

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hub_server import Hub
+from benchmarks.hub_server import Hub
 
 # huggingface_hub reads these once, when it is imported.
 _HUB = Hub()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tests.checkpoints import Recipe
+from benchmarks.small_checkpoints import Recipe
 
 _SMALL = Recipe(hidden_size=64, intermediate_size=128, vision_hidden_size=32, vision_intermediate_size=64)
 RECIPES = {

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.small_checkpoints import Recipe, write_checkpoint
 from convert import convert
 from cotcli.engine import Engine, EngineOptions, TokenSequence
 from cotcli.errors import CotcliError, ModelError, ResourceError, UsageError
@@ -21,7 +22,6 @@ from cotcli.mllama import chunks, weights
 from cotcli.mllama.cross_attention import CrossAttentionLayer, ImageKV
 from cotcli.native import ggml
 from cotcli.native.ggml import GraphAllocator
-from tests.checkpoints import Recipe, write_checkpoint
 from tests.engine_cases import CASES, KEPT_ROWS, KEPT_TOKENS, RECIPES, Case
 
 GOLDEN = np.load(Path(__file__).parent / "data" / "engine_golden.npz")

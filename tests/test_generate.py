@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.small_checkpoints import Recipe, random_tensors, write_checkpoint
 from convert import convert
 from cotcli.answer import Answer, GenerationParams
 from cotcli.engine import Decode, EngineOptions
@@ -25,7 +26,6 @@ from cotcli.registry import ResolvedModel
 from cotcli.specs import ModelSpec
 from cotcli.stages import TAGS, StageDelta, StageEnd, StageEvent, StageStart
 from cotcli.writer import AnswerWriter
-from tests.checkpoints import Recipe, random_tensors, write_checkpoint
 
 
 @pytest.fixture(scope="module")

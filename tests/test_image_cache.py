@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import cotcli
+from benchmarks.small_checkpoints import Recipe, random_tensors, write_checkpoint
 from convert import convert
 from cotcli import image_cache
 from cotcli.cli.options import parse_size
@@ -28,7 +29,6 @@ from cotcli.mllama.vision import VisionTower
 from cotcli.mllama.weights import WeightFile
 from cotcli.native.ggml import cpu_device
 from tests import image_cache_worker as worker
-from tests.checkpoints import Recipe, random_tensors, write_checkpoint
 from tests.cli.process import ROOT, environment
 from tests.cli.process import cotcli as command
 

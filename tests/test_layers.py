@@ -68,6 +68,20 @@ def test_convert_needs_no_more_than_the_lowest() -> None:
     assert used == CONVERT_IMPORTS
 
 
+def test_packages_know_none_that_stand_on_them() -> None:
+    above = {
+        "cotcli": {"training", "benchmarks", "tests"},
+        "convert": {"training", "benchmarks", "tests"},
+        "training": {"tests"},
+        "benchmarks": {"tests"},
+    }
+    for package, others in above.items():
+        files = sources(package)
+        assert files
+        for file in files:
+            assert not others & {name.partition(".")[0] for name in imports(file)}, file
+
+
 def test_foreign_code_has_one_place_each() -> None:
     for file in (*sources("cotcli"), *sources("convert")):
         packages = {name.partition(".")[0] for name in imports(file)}

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.small_checkpoints import Recipe, write_checkpoint
 from convert import convert
 from cotcli.engine import Engine, EngineOptions
 from cotcli.memory import Amounts, Demand, MemoryPlan, Pair, plan, read_pair
@@ -23,7 +24,6 @@ from cotcli.mllama.weights import WeightFile
 from cotcli.native import ggml, log
 from cotcli.native.ggml import Backend, GraphAllocator, Threadpool
 from cotcli.native.library import bind
-from tests.checkpoints import Recipe, write_checkpoint
 from tests.engine_cases import Picture
 
 # size_t ggml_backend_buffer_get_size(ggml_backend_buffer_t buffer);

@@ -21,9 +21,9 @@ import pytest
 from jsonschema import Draft202012Validator
 from PIL import Image
 
+from benchmarks.small_checkpoints import Recipe, random_tensors, write_checkpoint
 from convert import convert
 from cotcli.native.devices import supports_rpc
-from tests.checkpoints import Recipe, random_tensors, write_checkpoint
 from tests.cli.process import Finished, cotcli, environment
 from tests.engine_cases import CASES, KEPT_ROWS, KEPT_TOKENS, RECIPES
 from tests.offload_probe import RECIPE

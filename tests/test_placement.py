@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from benchmarks.small_checkpoints import Recipe, write_checkpoint
 from convert import convert
 from cotcli.errors import ResourceError, UsageError
 from cotcli.install import size_text
@@ -15,7 +16,6 @@ from cotcli.native import devices as native
 from cotcli.native.devices import DeviceInfo, offload_devices
 from cotcli.native.host_memory import HostMemory
 from cotcli.placement import ALL, RESERVE, Choice, GpuLayers, chosen_devices, decide, largest_fit
-from tests.checkpoints import Recipe, write_checkpoint
 
 RECIPE = Recipe(layers=14, cross_attention_layers=(3, 8))  # 12 self-attention layers
 DEMAND = Demand(1024)

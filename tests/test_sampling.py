@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.small_checkpoints import Recipe, write_checkpoint
 from convert import convert
 from cotcli.answer import GenerationParams
 from cotcli.engine import Engine, EngineOptions, TokenSequence
 from cotcli.errors import UsageError
 from cotcli.sampling import build_sampler, conclusion_grammar
-from tests.checkpoints import Recipe, write_checkpoint
 
 DRAWS = 4000
 

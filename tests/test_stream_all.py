@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 import cotcli
+from benchmarks.small_checkpoints import Recipe, random_tensors, write_checkpoint
 from convert import convert
 from cotcli.answer import Answer, GenerationParams
 from cotcli.engine import Decode, Engine, EngineOptions
@@ -29,7 +30,6 @@ from cotcli.shapes.questions import KINDS, make_question
 from cotcli.shapes.scenes import HELD_OUT_SEED, draw, make_scene
 from cotcli.specs import ModelSpec
 from cotcli.stages import StageDelta, StageEnd, StageEvent
-from tests.checkpoints import Recipe, random_tensors, write_checkpoint
 
 Items = list[tuple[Request, Any]]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.checkpoints import Recipe, random_tensors, write_checkpoint
+from benchmarks.small_checkpoints import Recipe, random_tensors, write_checkpoint
 from tests.cli.process import cotcli
 
 

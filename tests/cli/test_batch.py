@@ -18,12 +18,12 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from benchmarks.kills import batch_killed
+from benchmarks.small_checkpoints import Recipe, random_tensors, write_checkpoint
 from convert import convert
 from cotcli.cli.drawn import draw_one
 from cotcli.install import mmproj_beside, record_beside
 from cotcli.render.schema import json_schema
 from tests.batch.test_table import as_text, flat
-from tests.checkpoints import Recipe, random_tensors, write_checkpoint
 from tests.cli.process import COMMAND, Finished, cotcli, cotcli_on_terminal, environment, screen
 
 QUESTION = "Is there a circle?"

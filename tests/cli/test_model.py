@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from huggingface_hub import hf_hub_download
 
+from benchmarks.hub_server import Hub, Trouble
 from tests.cli.process import COMMAND, Finished, cotcli, cotcli_on_terminal, environment
-from tests.hub_server import Hub, Trouble
 
 REPO = "someone/noise"
 READY = "someone/gguf"

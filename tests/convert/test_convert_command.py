@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.small_checkpoints import TINY, Recipe, edit_json, write_checkpoint
 from convert import convert
 from cotcli.mllama.tensor_names import language_tensors, mmproj_tensors
-from tests.checkpoints import TINY, Recipe, edit_json, write_checkpoint
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 from huggingface_hub import hf_hub_download
 
+from benchmarks.hub_server import Hub, Request, Trouble
+from benchmarks.small_checkpoints import TINY, edit_json, random_tensors, write_checkpoint
 from convert import Repository, convert, survey
 from convert import pair as pair_module
 from cotcli import hub as hub_module
 from cotcli.errors import CheckpointError, HubError, UsageError
 from cotcli.hub import HubRepo
 from cotcli.install import read_record
-from tests.checkpoints import TINY, edit_json, random_tensors, write_checkpoint
-from tests.hub_server import Hub, Request, Trouble
 
 REPO = "someone/tiny"
 NAMES = ["tiny-Q8_0.gguf", "tiny-Q8_0.json", "tiny-Q8_0.mmproj.gguf"]

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.bundled_checkpoint import write_bundled_checkpoint
+from benchmarks.hub_server import Hub, Request, Trouble
 from benchmarks.pull_kills import REPO as BUNDLED
 from benchmarks.pull_kills import pull_killed
+from benchmarks.small_checkpoints import TINY, write_checkpoint
 from convert import Repository, convert
 from cotcli.errors import ResourceError
-from tests.bundled_checkpoint import write_bundled_checkpoint
-from tests.checkpoints import TINY, write_checkpoint
-from tests.hub_server import Hub, Request, Trouble
 
 REPO = "someone/tiny"
 NAMES = ["tiny-Q4_K_M.gguf", "tiny-Q4_K_M.json", "tiny-Q4_K_M.mmproj.gguf"]

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.small_checkpoints import TINY, write_checkpoint
 from convert import convert
 from cotcli.errors import ResourceError
-from tests.checkpoints import TINY, write_checkpoint
 
 NAMES = ["tiny-Q4_K_M.gguf", "tiny-Q4_K_M.json", "tiny-Q4_K_M.mmproj.gguf"]
 # Converts argv[1] into argv[2]; tells when half of the data is written, then works on slowly.

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from benchmarks.small_checkpoints import TINY, Recipe, Tensors, byte_alphabet, write_checkpoint
 from convert import convert
-from tests.checkpoints import TINY, Recipe, Tensors, byte_alphabet, write_checkpoint
 
 IDS = [313, 7, 100, 42, 255, 260, 3, 3, 199, 12, 64, 301]
 F32, FLASH_ATTENTION_OFF = 0, 0

@@ -13,13 +13,13 @@ import pytest
 from gguf import GGMLQuantizationType as Type
 from gguf import GGUFReader
 
+from benchmarks.small_checkpoints import DEEP, NARROW, TINY, Recipe, write_checkpoint
 from convert import QUANTIZATIONS, convert
 from convert.quantize import find_quantization, language_type, mmproj_type
 from cotcli.errors import UsageError
 from cotcli.mllama.hparams import TextHParams
 from cotcli.mllama.tensor_names import language_tensors, mmproj_tensors
 from cotcli.native import quantize as native
-from tests.checkpoints import DEEP, NARROW, TINY, Recipe, write_checkpoint
 
 Maker = Callable[[str, Recipe, str], tuple[Path, Path]]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.small_checkpoints import TINY, Tensors, edit_json, random_tensors, write_checkpoint
 from convert import convert
 from cotcli.errors import CheckpointError, UsageError
-from tests.checkpoints import TINY, Tensors, edit_json, random_tensors, write_checkpoint
 
 Spoil = Callable[[Path], None]
 TEXT = "language_model.model"

@@ -15,8 +15,8 @@ import llama_cpp
 import pytest
 from gguf import GGUFReader, TokenType
 
+from benchmarks.small_checkpoints import SPECIAL, TINY, edit_json, write_checkpoint
 from convert import convert
-from tests.checkpoints import SPECIAL, TINY, edit_json, write_checkpoint
 
 DATA = Path(__file__).parent.parent / "data" / "tokenizer"
 VOCAB_SIZE = 768

@@ -11,9 +11,9 @@ import pytest
 from gguf import GGUFReader
 from numpy.typing import NDArray
 
+from benchmarks.small_checkpoints import TINY, Recipe, Tensors, edit_json, write_checkpoint
 from convert import ConvertedPair, IntermediateStates, convert
 from cotcli.mllama.hparams import PAIR_ID_KEY, HParams
-from tests.checkpoints import TINY, Recipe, Tensors, edit_json, write_checkpoint
 
 TEXT = "language_model.model"
 

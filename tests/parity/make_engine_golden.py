@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from transformers import MllamaForConditionalGeneration
 
-from tests.checkpoints import write_checkpoint
+from benchmarks.small_checkpoints import write_checkpoint
 from tests.engine_cases import CASES, KEPT_ROWS, KEPT_TOKENS, RECIPES, Case
 
 GOLDEN = Path(__file__).parent.parent / "data" / "engine_golden.npz"

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 from transformers import MllamaConfig, MllamaForConditionalGeneration
 
+from benchmarks.small_checkpoints import _disk_name
 from cotcli.image import prepare_image
 from cotcli.image.prepare import best_arrangement
 from cotcli.install import file_record
@@ -30,7 +31,6 @@ from cotcli.registry import ResolvedModel, resolve
 from cotcli.selftest import GOLDEN, KEPT_LOGITS, KEPT_STATES
 from cotcli.shapes.questions import make_questions
 from cotcli.shapes.scenes import draw, make_scene
-from tests.checkpoints import _disk_name
 
 Array = npt.NDArray[np.float32]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from tests.checkpoints import LLAMA3_PATTERN, SPECIAL
+from benchmarks.small_checkpoints import LLAMA3_PATTERN, SPECIAL
 from tests.texts import CORE, SPECIAL_IN_TEXT, random_texts
 
 FOLDER = Path(__file__).parent.parent / "data" / "tokenizer"

@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from benchmarks.llama3_tokenizer import vocabulary_path, write_tokenizer
-from convert import convert
-from tests.checkpoints import (
+from benchmarks.small_checkpoints import (
     Recipe,
     byte_alphabet,
     config,
@@ -23,6 +22,7 @@ from tests.checkpoints import (
     write_json,
     write_safetensors,
 )
+from convert import convert
 from tests.texts import CORE, SPECIAL_IN_TEXT, random_texts
 
 pytest.importorskip("transformers")

@@ -14,10 +14,10 @@ import numpy as np
 from gguf import GGUFReader, TokenType
 from gguf.quants import dequantize
 
+from benchmarks.small_checkpoints import Recipe, Tensors, edit_json, write_checkpoint
 from cotcli.mllama.hparams import HParams
 from cotcli.mllama.tensor_names import Role, TensorSpec, language_tensors, mmproj_tensors
 from cotcli.registry import resolve
-from tests.checkpoints import Recipe, Tensors, edit_json, write_checkpoint
 
 
 def write_bundled_checkpoint(folder: Path, shards: int) -> None:
