@@ -12,6 +12,7 @@
     vision.py      5  the mmproj file's plan
     parts.py          tensors -> bytes of a file in the making, by chunks and threads
     journal.py        what an unfinished conversion has done
+    needs.py          what is about to be done, and the disk that it takes
     pair.py        6  both plans -> files, shard by shard, all or nothing
     ready.py          a pair that needs no conversion, from the hub
 
@@ -23,7 +24,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,9 +32,9 @@ from convert.checkpoint import open_checkpoint
 from convert.config import IntermediateStates
 from convert.journal import journal_key
 from convert.language import plan_language
+from convert.needs import DiskNeeds, Survey
 from convert.pair import (
     JOURNAL,
-    DiskNeeds,
     Plan,
     Progress,
     disk_errors,
@@ -45,7 +46,7 @@ from convert.pair import (
 from convert.quantize import QUANTIZATIONS, VISION_TYPES, find_quantization, find_vision_type
 from convert.ready import install_ready, survey_ready
 from convert.repository import Repository
-from convert.sources import Folder, Origin, Source
+from convert.sources import Folder, Source
 from convert.tokenizer import read_vocabulary
 from convert.vision import plan_mmproj
 from cotcli.errors import CheckpointError, HubError, ResourceError, UsageError
@@ -84,21 +85,6 @@ class ConvertedPair:
     pair_id: str
     language_bytes: int
     mmproj_bytes: int
-
-
-@dataclass(frozen=True)
-class Survey:
-    """What ``convert`` is about to do. Sizes are in bytes, ``result_bytes`` that of both files together.
-
-    ``shards`` are the names and sizes of the safetensors files, ``to_fetch`` what of them is still to be downloaded.
-    """
-
-    language: Path
-    origin: Origin | None
-    shards: Mapping[str, int]
-    to_fetch: Mapping[str, int]
-    result_bytes: int
-    disk: DiskNeeds
 
 
 def convert(
@@ -178,7 +164,7 @@ def _survey(plan: Plan) -> Survey:
     return Survey(
         language=plan.language,
         origin=source.origin,
-        shards={shard: source.size(shard) for shard in shards},
+        files={shard: source.size(shard) for shard in shards},
         to_fetch=shards_to_fetch(plan),
         result_bytes=plan.result_bytes,
         disk=disk_needs(plan),

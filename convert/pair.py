@@ -21,6 +21,7 @@ from pathlib import Path
 
 from convert.checkpoint import Checkpoint
 from convert.journal import Journal, is_finished
+from convert.needs import DiskNeeds, free_bytes
 from convert.parts import PartFile, begins_as_planned, shard_bytes, write_shard
 from convert.plan import FilePlan
 from convert.sources import fetched
@@ -35,7 +36,6 @@ from cotcli.install import (
     mmproj_beside,
     part_beside,
     record_beside,
-    size_text,
     work_beside,
     write_record,
 )
@@ -96,24 +96,6 @@ class Plan:
         return {**named, "front": front, "cotcli": VERSION}
 
 
-@dataclass(frozen=True)
-class DiskNeeds:
-    """Bytes: the most that will be taken besides what is taken now, how many of them by the largest shard, and free."""
-
-    total: int
-    shard: int
-    free: int
-
-    def check(self, folder: Path) -> None:
-        """Raises ResourceError if ``folder`` has not that much."""
-        if self.free < self.total:
-            shard = f", {size_text(self.shard)} of it for one shard at a time" if self.shard else ""
-            raise ResourceError(
-                f"{folder} has {size_text(self.free)} free, the model needs {size_text(self.total)}{shard}",
-                "Free some disk, take a smaller --type, or another folder (convert --out, COTCLI_HOME)",
-            )
-
-
 def write_pair(plan: Plan, threads: int, progress: Progress | None = None) -> InstallRecord:
     """Writes both files into one folder, which must exist and be ``locked``.
 
@@ -148,8 +130,7 @@ def disk_needs(plan: Plan) -> DiskNeeds:
         level += count + shard_bytes(plan.plans, shard)
         peak = max(peak, level)
         level -= source.takes(shard, plan.downloads)
-    free = shutil.disk_usage(existing(plan.language.parent)).free
-    return DiskNeeds(peak, max(missing.values(), default=0), free)
+    return DiskNeeds(peak, max(missing.values(), default=0), free_bytes(plan.language.parent))
 
 
 def shards_to_fetch(plan: Plan) -> dict[str, int]:
@@ -293,11 +274,6 @@ def _allocated(plan: Plan) -> int:
             stat = path.stat()
             total += getattr(stat, "st_blocks", stat.st_size // 512) * 512
     return total
-
-
-def existing(folder: Path) -> Path:
-    """The folder, or of those that it is in the nearest that is there."""
-    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
 
 
 def sync_folder(folder: Path) -> None:

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from convert.journal import Journal
-from convert.pair import JOURNAL, PARTS, DiskNeeds, disk_errors, existing, install_pair
+from convert.needs import DiskNeeds, Survey, free_bytes
+from convert.pair import JOURNAL, PARTS, disk_errors, install_pair
+from convert.sources import Origin
 from cotcli.errors import HubError
 from cotcli.hub import HubRepo, page
 from cotcli.install import FileRecord, InstallRecord, downloads_beside, locked, mmproj_beside, work_beside
@@ -20,7 +22,7 @@ def install_ready(
     sha256: tuple[str, str],
     language: Path,
     quant: str,
-    on_plan: Callable[[dict[str, int], dict[str, int]], None] | None = None,
+    on_plan: Callable[[Survey], None] | None = None,
 ) -> InstallRecord:
     """Installs a pair; one that ended early goes on where it stopped.
 
@@ -29,24 +31,23 @@ def install_ready(
         names: the language file's and the mmproj file's, in the repository.
         sha256: what each must hash to.
         language: the path that the language file gets; its folder is made if it is not there.
-        on_plan: called with the bytes of each file and how many of them are still to come, before the download.
+        on_plan: called before the download.
 
     Raises:
         HubError: the repository has other files than these, or does not give them.
         ResourceError: not enough disk, or the folder cannot be written.
     """
     _check(repo, names, sha256)
-    work, downloads = work_beside(language), downloads_beside(language)
-    parts = (work / PARTS[0], work / PARTS[1])
+    work, parts = work_beside(language), _parts(language)
     language.parent.mkdir(parents=True, exist_ok=True)
     with locked(language), disk_errors(language.parent, kept=True):
         journal = Journal(work / JOURNAL, {"repo": repo.id, "language": sha256[0], "mmproj": sha256[1]})
         if not journal.begun or (journal.finishing and not parts[0].exists()):
             shutil.rmtree(work, ignore_errors=True)  # of something else, or of long ago
-            downloads.mkdir(parents=True)
+            downloads_beside(language).mkdir(parents=True)
             journal.restart()
         if journal.finishing is None:
-            _fetch_both(repo, names, parts, downloads, on_plan)
+            _fetch_both(repo, names, language, on_plan)
             files = [
                 FileRecord(path.name, repo.files[name].size, digest)
                 for path, name, digest in zip((language, mmproj_beside(language)), names, sha256, strict=True)
@@ -59,45 +60,42 @@ def install_ready(
     return record
 
 
-def survey_ready(
-    repo: HubRepo, names: tuple[str, str], sha256: tuple[str, str], language: Path
-) -> tuple[dict[str, int], dict[str, int], DiskNeeds]:
-    """What `install_ready` with the same arguments would do, by its `_needs`. Changes nothing.
+def survey_ready(repo: HubRepo, names: tuple[str, str], sha256: tuple[str, str], language: Path) -> Survey:
+    """What `install_ready` with the same arguments would do. Changes nothing.
 
     Raises:
         HubError: as `install_ready`.
     """
     _check(repo, names, sha256)
-    work = work_beside(language)
-    return _needs(repo, names, (work / PARTS[0], work / PARTS[1]), downloads_beside(language))
+    return _survey(repo, names, language)
 
 
-def _needs(
-    repo: HubRepo, names: tuple[str, str], parts: tuple[Path, Path], downloads: Path
-) -> tuple[dict[str, int], dict[str, int], DiskNeeds]:
-    """Bytes of each file, how many of them are to come from the hub, and what disk both still take."""
+def _survey(repo: HubRepo, names: tuple[str, str], language: Path) -> Survey:
+    downloads = downloads_beside(language)
     sizes = {name: repo.files[name].size for name in names}
-    to_come = [name for name, part in zip(names, parts, strict=True) if not part.exists()]
+    to_come = [name for name, part in zip(names, _parts(language), strict=True) if not part.exists()]
     missing = {name: repo.missing(name, downloads) if name in to_come else 0 for name in names}
     # What is in the cache is copied from there.
     copied = [name for name in to_come if repo.cached(name) is not None and not (downloads / name).exists()]
     total = sum(missing.values()) + sum(sizes[name] for name in copied)
-    return sizes, missing, DiskNeeds(total, 0, shutil.disk_usage(existing(downloads)).free)
+    disk = DiskNeeds(total, 0, free_bytes(downloads))
+    return Survey(language, Origin(repo.id, repo.commit), sizes, missing, sum(sizes.values()), disk)
+
+
+def _parts(language: Path) -> tuple[Path, Path]:
+    work = work_beside(language)
+    return work / PARTS[0], work / PARTS[1]
 
 
 def _fetch_both(
-    repo: HubRepo,
-    names: tuple[str, str],
-    parts: tuple[Path, Path],
-    downloads: Path,
-    on_plan: Callable[[dict[str, int], dict[str, int]], None] | None,
+    repo: HubRepo, names: tuple[str, str], language: Path, on_plan: Callable[[Survey], None] | None
 ) -> None:
     """Both files under the names of parts, which they get when they are whole and verified."""
-    sizes, missing, disk = _needs(repo, names, parts, downloads)
+    plan, downloads = _survey(repo, names, language), downloads_beside(language)
     if on_plan is not None:
-        on_plan(sizes, missing)
-    disk.check(downloads.parent.parent)
-    for name, part in zip(names, parts, strict=True):
+        on_plan(plan)
+    plan.disk.check(language.parent)
+    for name, part in zip(names, _parts(language), strict=True):
         if part.exists():
             continue
         path = repo.fetch(name, downloads)

@@ -94,14 +94,7 @@ def show_plan(job: Conversion) -> None:
         name=job.name,
         intermediate_states=job.intermediate_states,
     )
-    where = f"{plan.origin.repo} at {plan.origin.revision}" if plan.origin else str(job.source)
-    print(f"source    {where}")
-    if job.licence:
-        print(f"licence   {job.licence}")
-    print(f"download  {size_text(sum(plan.to_fetch.values()))} of {_files(plan.shards)}")
-    print(f"result    {plan.language} and its .mmproj.gguf, {size_text(plan.result_bytes)}")
-    print(f"disk      {_disk(plan.disk)}")
-    plan.disk.check(plan.language.parent)
+    _print_plan(plan, str(job.source), job.licence)
 
 
 def run_ready(
@@ -121,24 +114,27 @@ def run_ready(
         repo = HubRepo(pair.repo, pair.revision, transfer.on_bytes, pair.language if offline else None)
         names, digests = (pair.language, pair.mmproj), (pair.language_sha256, pair.mmproj_sha256)
 
-        def on_plan(sizes: dict[str, int], missing: dict[str, int]) -> None:
-            transfer.say(f"{pair.repo} at {repo.commit[:12]}: {size_text(sum(missing.values()))} to download")
+        def on_plan(survey: Survey) -> None:
+            to_come = size_text(sum(survey.to_fetch.values()))
+            transfer.say(f"{pair.repo} at {repo.commit[:12]}: {to_come} to download")
             if licence:
                 transfer.say(f"licence: {licence}")
-            transfer.expect(sizes, missing)
+            transfer.on_plan(survey)
 
         if dry_run:
-            sizes, missing, disk = survey_ready(repo, names, digests, language)
-            print(f"source    {pair.repo} at {repo.commit}")
-            if licence:
-                print(f"licence   {licence}")
-            print(f"download  {size_text(sum(missing.values()))} of {_files(sizes)}")
-            print(f"result    {language} and its .mmproj.gguf, {size_text(sum(sizes.values()))}")
-            print(f"disk      {_disk(disk)}")
-            disk.check(language.parent)
-            return
+            return _print_plan(survey_ready(repo, names, digests, language), pair.repo, licence)
         install_ready(repo, names, digests, language, pair.quant, on_plan)
     print(language)
+
+
+def _print_plan(plan: Survey, source: str, licence: str) -> None:
+    print(f"source    {f'{plan.origin.repo} at {plan.origin.revision}' if plan.origin else source}")
+    if licence:
+        print(f"licence   {licence}")
+    print(f"download  {size_text(sum(plan.to_fetch.values()))} of {_files(plan.files)}")
+    print(f"result    {plan.language} and its .mmproj.gguf, {size_text(plan.result_bytes)}")
+    print(f"disk      {_disk(plan.disk)}")
+    plan.disk.check(plan.language.parent)
 
 
 @contextmanager
@@ -165,10 +161,10 @@ def _announcement(job: Conversion, survey: Survey) -> list[str]:
     assert isinstance(job.source, Remote) and survey.origin is not None
     commit = survey.origin.revision[:12]
     lines = [f"{survey.origin.repo} at {commit}" + ("" if job.source.pinned else ", since no revision is pinned")]
-    if len(survey.to_fetch) < len(survey.shards):
-        lines.append(f"goes on where it stopped: {len(survey.shards) - len(survey.to_fetch)} of the files are done")
+    if len(survey.to_fetch) < len(survey.files):
+        lines.append(f"goes on where it stopped: {len(survey.files) - len(survey.to_fetch)} of the files are done")
     to_come = size_text(sum(survey.to_fetch.values()))
-    lines.append(f"{to_come} of {_files(survey.shards)} to download; disk: {_disk(survey.disk)}")
+    lines.append(f"{to_come} of {_files(survey.files)} to download; disk: {_disk(survey.disk)}")
     if job.licence:
         lines.append(f"licence: {job.licence}")
     return lines

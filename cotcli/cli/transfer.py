@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from cotcli.cli.output import OutputOptions, make_console, stderr_can_redraw
@@ -42,10 +41,7 @@ class Transfer:
 
     def on_plan(self, survey: Survey) -> None:
         """The files that count are known, and what of them is here."""
-        self.expect(survey.shards, survey.to_fetch)
-
-    def expect(self, sizes: Mapping[str, int], missing: Mapping[str, int]) -> None:
-        """These files are to come, of these bytes, of which so many are missing."""
+        sizes, missing = survey.files, survey.to_fetch
         self._sizes = dict(sizes)
         self._here = {name: size - missing.get(name, 0) for name, size in sizes.items()}
         self._said = {name for name in sizes if not missing.get(name)}

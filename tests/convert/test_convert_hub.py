@@ -97,7 +97,7 @@ def test_a_survey_is_exact_and_leaves_nothing(serving: Hub, expected: dict[str, 
     plan = survey(Repository(REPO), tmp_path / "out", "q8_0")
     assert plan.result_bytes == sum(map(len, expected.values()))
     sizes = {name: (serving.folders[REPO] / name).stat().st_size for name in SHARDS}
-    assert plan.shards == plan.to_fetch == sizes
+    assert plan.files == plan.to_fetch == sizes
     # The last shard is there together with all of the result; before it, less of the result and an earlier one.
     assert plan.disk.shard == max(sizes.values())
     assert plan.result_bytes + sizes[SHARDS[-1]] <= plan.disk.total <= plan.result_bytes + plan.disk.shard
