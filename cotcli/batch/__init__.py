@@ -78,6 +78,6 @@ def ask_all(
     # What all ask is what the file is about. Rows with choices of their own are rows of a file of questions.
     questions = {item.question for item in items}
     question = questions.pop() if len(questions) == 1 and all(item.choices is None for item in items) else None
-    settings = RunConfig.of(model.info, params or model.defaults, question)
-    with Batch(items, settings, BatchOptions(None if output is None else Path(output), **options)) as batch:
+    config = RunConfig.of(model.info, params or model.defaults, question)
+    with Batch(items, config, BatchOptions(None if output is None else Path(output), **options)) as batch:
         return batch.run(model, on_record)

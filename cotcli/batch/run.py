@@ -127,7 +127,7 @@ class Batch:
 
     Args:
         items: with ids all their own, in the order in which records are to be.
-        settings: what all are asked with.
+        config: what all are asked with.
 
     Attributes:
         todo: the items that `run` asks, in their order.
@@ -141,16 +141,16 @@ class Batch:
     def __init__(
         self,
         items: Sequence[Item],
-        settings: RunConfig,
+        config: RunConfig,
         options: BatchOptions = BatchOptions(),
         *,
         dry_run: bool = False,
     ) -> None:
-        self._items, self._settings, self._options = items, settings, options
+        self._items, self._config, self._options = items, config, options
         self._by_id = {item.id: item for item in items}
         self._begun = False
         self._shown = printable(str(options.journal))
-        self._agreement = Agreement(self._shown, items, settings, retry_errors=options.retry_errors)
+        self._agreement = Agreement(self._shown, items, config, retry_errors=options.retry_errors)
         self._journal: Journal | None = None
         entries: dict[str, Entry] = {}
         if options.journal is not None:
@@ -237,7 +237,7 @@ class Batch:
         Raises:
             KeyboardInterrupt: after what had ended by then.
         """
-        requests = (Request(item.source, item.question, self._settings.params_of(item), item) for item in self.todo)
+        requests = (Request(item.source, item.question, self._config.params_of(item), item) for item in self.todo)
         stream = model.stream_all(requests, min(self._options.parallel, max(len(self.todo), 1)))
         interrupted = False
         try:
@@ -282,7 +282,7 @@ class Batch:
             return None
         if isinstance(outcome, Answer):
             return answer_record(outcome, item.id)
-        return error_record(outcome, item.id, item.question, model.info, self._settings.params_of(item))
+        return error_record(outcome, item.id, item.question, model.info, self._config.params_of(item))
 
     def _count(self, ok: bool, seconds: float) -> None:
         was = self.summary

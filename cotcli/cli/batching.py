@@ -108,7 +108,7 @@ def run_batch(job: BatchJob) -> int:
     GenerationParams(**job.params)  # refuses bad values before anything slow
     _refuse_own_input(job)
     items = job.sources.items(job.params)
-    with _own_words(), Batch(items, _settings(job), job.batch, dry_run=job.dry_run) as batch:
+    with _own_words(), Batch(items, _config(job), job.batch, dry_run=job.dry_run) as batch:
         if job.dry_run:
             return _tell(batch, job)
         run = _Run(job, batch)
@@ -130,7 +130,7 @@ def _own_words() -> Iterator[None]:
         raise
 
 
-def _settings(job: BatchJob) -> RunConfig:
+def _config(job: BatchJob) -> RunConfig:
     """What is known of the model before it is loaded: all but what its files know best, such as its quantization."""
     model = job.load.resolved()
     spec = replace(model.spec, stage_format=job.load.stage_format or model.spec.stage_format)
