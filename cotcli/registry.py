@@ -16,7 +16,7 @@ from pathlib import Path
 
 from cotcli.errors import ModelError, ModelNotFoundError, UsageError
 from cotcli.install import GGUF, LOCK, MMPROJ, PART, RECORD, WORK, InstallRecord, mmproj_beside, read_record, size_text
-from cotcli.specs import ModelSpec, bundled_specs, home, is_name, nearest_name, spec_of_repo, specs
+from cotcli.specs import ModelSpec, bundled_specs, did_you_mean, home, is_name, spec_of_repo, specs
 
 _STEM = re.compile(r"(?P<name>.+)-(?P<quant>F32|F16|BF16|I?Q\d\w*)", re.IGNORECASE)
 UNKNOWN_QUANT = "unknown"
@@ -178,11 +178,11 @@ def _by_name(text: str) -> ResolvedModel | None:
 
 
 def _unknown(text: str) -> ModelNotFoundError:
-    spec = specs().get(text.partition(":")[0])
+    name = text.partition(":")[0]
+    spec = specs().get(name)
     if spec is None:
-        near = nearest_name(text.partition(":")[0])
-        meant = f"Did you mean {near}? " if near else ""
-        return ModelNotFoundError(f"there is no model {text}", f"{meant}To see what is installed: cotcli model ls")
+        hint = f"{did_you_mean(name)}To see what is installed: cotcli model ls"
+        return ModelNotFoundError(f"there is no model {text}", hint)
     return _not_installed(spec)
 
 

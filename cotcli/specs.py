@@ -221,11 +221,12 @@ def default_model() -> str:
     return _all()[1]
 
 
-def nearest_name(text: str) -> str | None:
-    """The known model whose name is most like a text, if one is."""
+def did_you_mean(name: str) -> str:
+    """The beginning of a hint that tells of the known model whose name is most like this one; empty if none is."""
     from difflib import get_close_matches
 
-    return next(iter(get_close_matches(text.lower(), specs(), 1)), None)
+    near = get_close_matches(name.lower(), specs(), 1)
+    return f"Did you mean {near[0]}? " if near else ""
 
 
 def spec_of_repo(repo: str) -> ModelSpec | None:

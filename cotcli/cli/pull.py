@@ -85,7 +85,7 @@ def pull(
 
 
 def _known(name: str) -> ModelSpec:
-    from cotcli.specs import nearest_name, spec_of_repo, specs
+    from cotcli.specs import did_you_mean, spec_of_repo, specs
 
     spec = specs().get(name) or (spec_of_repo(name) if "/" in name else None)
     if spec is not None:
@@ -93,8 +93,7 @@ def _known(name: str) -> ModelSpec:
     if "/" in name:
         hint = f"From its repository: cotcli convert {name}"
     else:
-        near = nearest_name(name)
-        hint = f"{f'Did you mean {near}? ' if near else ''}To see the known ones: cotcli model ls"
+        hint = f"{did_you_mean(name)}To see the known ones: cotcli model ls"
     raise ModelNotFoundError(f"there is no model {name} in models.toml", hint)
 
 
