@@ -78,11 +78,13 @@ def from_paths(question: str, paths: Sequence[str], names: NameFilter = NameFilt
     items: list[Item] = []
     for path in paths:
         if path == STDIN:
-            raise UsageError("a batch does not read a picture from stdin", "For a list of paths: --files-from -")
+            raise UsageError(
+                "a batch does not read a picture from stdin", "For a list of paths from stdin: from_list(…, '-')"
+            )
         found = list(_of_argument(question, path, names))
         if not found:
             patterns = ", ".join(names.include) or " ".join(EXTENSIONS)
-            raise ImageError(f"{printable(path)}: holds no picture ({patterns})", "For other names: --include GLOB")
+            raise ImageError(f"{printable(path)}: holds no picture ({patterns})", "For other names: include=GLOB")
         items += found
     return distinct(items)
 
@@ -102,7 +104,7 @@ def from_list(question: str, file: str, names: NameFilter = NameFilter(), *, nul
     """
     items: list[Item] = []
     for number, name in _names(file, null):
-        origin = f"{'stdin' if file == STDIN else printable(file)}:{number}"
+        origin = f"{_shown(file)}:{number}"
         if not is_url(name) and os.path.isdir(name):
             items += (replace(found, origin=origin) for found in _of_folder(question, name, names))
         else:
@@ -113,7 +115,7 @@ def from_list(question: str, file: str, names: NameFilter = NameFilter(), *, nul
 def _names(file: str, null: bool) -> Iterator[tuple[int, str]]:
     data = _read(file)
     if not null and b"\0" in data:
-        raise UsageError(f"--files-from {printable(file)} holds NUL bytes", "For what find -print0 writes: add --null")
+        raise UsageError(f"{_shown(file)} holds NUL bytes", "For what find -print0 writes: null=True")
     if null:
         parts = data.split(b"\0")
     else:
@@ -123,14 +125,18 @@ def _names(file: str, null: bool) -> Iterator[tuple[int, str]]:
             yield number, os.fsdecode(part)
 
 
+def _shown(file: str) -> str:
+    return "stdin" if file == STDIN else printable(file)
+
+
 def _read(file: str) -> bytes:
     if file != STDIN:
         try:
             return Path(file).read_bytes()
         except OSError as error:
-            raise UsageError(f"--files-from {printable(file)}: {error.strerror}") from None
+            raise UsageError(f"{_shown(file)}: {error.strerror}") from None
     if sys.stdin is None or sys.stdin.isatty():
-        raise UsageError("--files-from -: no list is piped in", "For example: find photos | cotcli batch …")
+        raise UsageError("stdin: no list is piped in", "For example: find photos | cotcli batch …")
     return sys.stdin.buffer.read()
 
 
@@ -193,7 +199,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
     except OSError as error:
         shown = printable(str(folder))
         raise ImageError(
-            f"{shown}: cannot be listed ({error.strerror})", f"To leave it out: --exclude {printable(folder.name)}"
+            f"{shown}: cannot be listed ({error.strerror})", f"To leave it out: exclude={printable(folder.name)}"
         ) from None
 
 

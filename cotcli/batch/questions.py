@@ -42,7 +42,7 @@ def from_questions(path: Path, params: Mapping[str, Any] | None = None) -> list[
     shown = printable(str(path))
     form = path.suffix.lower()
     if form not in (".jsonl", ".ndjson", *_DELIMITERS):
-        raise UsageError(f"--questions {shown}: what form it has is not known", f"It ends in {_FORMS}")
+        raise UsageError(f"{shown}: what form it has is not known", f"It ends in {_FORMS}")
     text = _read(path, shown)
     rows = _table(text, _DELIMITERS[form], shown) if form in _DELIMITERS else _lines(text, shown)
     taken: Counter[str] = Counter()
@@ -53,7 +53,7 @@ def _read(path: Path, shown: str) -> str:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise UsageError(f"--questions {shown}: {error.strerror}") from None
+        raise UsageError(f"{shown}: {error.strerror}") from None
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -107,7 +107,8 @@ def run_batch(job: BatchJob) -> int:
     """
     GenerationParams(**job.params)  # refuses bad values before anything slow
     _refuse_own_input(job)
-    items = job.sources.items(job.params)
+    with _own_words():
+        items = job.sources.items(job.params)
     with _own_words(), Batch(items, _config(job), job.batch, dry_run=job.dry_run) as batch:
         if job.dry_run:
             return _tell(batch, job)
@@ -120,13 +121,26 @@ def run_batch(job: BatchJob) -> int:
         return 0 if batch.summary.ok else ITEMS_FAILED
 
 
+# What `cotcli.batch` says of its arguments, in words of its messages that no file's name holds by chance.
+_OPTIONS = {
+    "overwrite=True": "--overwrite",
+    "writes: null=True": "writes: --null",
+    "names: include=": "names: --include ",
+    "leave it out: exclude=": "leave it out: --exclude ",
+    "from stdin: from_list(…, '-')": "from stdin: --files-from -",
+    "stdin: no list is piped in": "--files-from -: no list is piped in",
+}
+
+
 @contextmanager
 def _own_words() -> Iterator[None]:
     """What `cotcli.batch` calls by the names of its arguments, the command line calls by those of its options."""
     try:
         yield
     except CotcliError as error:
-        error.hint = error.hint and error.hint.replace("overwrite=True", "--overwrite")
+        for theirs, ours in _OPTIONS.items():
+            error.message = error.message.replace(theirs, ours)
+            error.hint = error.hint and error.hint.replace(theirs, ours)
         raise
 
 

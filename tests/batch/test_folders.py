@@ -136,7 +136,7 @@ def test_a_folder_that_cannot_be_listed(tree: Path) -> None:
     try:
         with pytest.raises(ImageError, match=r"pics/b: cannot be listed") as caught:
             ids("pics")
-        assert caught.value.hint == "To leave it out: --exclude b"
+        assert caught.value.hint == "To leave it out: exclude=b"
         assert ids("pics", exclude=("b",)) == ["a.JPG", "a/z.gif", "b.png", "b.txt/x.tif"]
     finally:
         (tree / "b").chmod(0o700)
@@ -167,4 +167,4 @@ def test_a_list_of_find_print0(tmp_path: Path) -> None:
     assert [os.fsencode(item.source) for item in items] == names
     with pytest.raises(UsageError, match="NUL") as caught:
         from_list(Q, str(file))
-    assert "--null" in str(caught.value.hint)
+    assert "null=True" in str(caught.value.hint)

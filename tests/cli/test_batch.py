@@ -287,7 +287,10 @@ def test_a_moved_folder_goes_on(answered: Path) -> None:
         (["--questions", "q.csv", "--files-from", "q.csv"], ["--files-from"]),
         (["--questions", "q.csv"], ["q.csv:2: has no question"]),
         ([QUESTION, "pics", "-0"], ["--null", "--files-from"]),
-        ([QUESTION, "--files-from", "none.txt"], ["none.txt", "No such file"]),
+        ([QUESTION, "--files-from", "none.txt"], ["cotcli: none.txt: No such file"]),
+        ([QUESTION, "--files-from", "nul.txt"], ["cotcli: nul.txt holds NUL bytes", "writes: --null\n"]),
+        ([QUESTION, "-"], ["from stdin: --files-from -\n"]),
+        (["--questions", "q.xlsx"], ["cotcli: q.xlsx: what form it has is not known"]),
         ([QUESTION, "pics", "--fail-fast", "--max-errors", "2"], ["exclude each other"]),
         ([QUESTION, "pics", "--retry-errors"], ["--retry-errors", "-o FILE"]),
         ([QUESTION, "pics", "--overwrite"], ["--overwrite", "-o FILE"]),
@@ -312,6 +315,7 @@ def test_usage(folder: Path, args: list[str], texts: list[str]) -> None:
     Path("t.csv.jsonl").write_text('{"image": "pics/0.png", "question": "What?"}\n')
     Path("list.jsonl").write_text("pics/0.png\n")
     Path("deep.json").write_text(DEEP)
+    Path("nul.txt").write_bytes(b"a\0b\0")
     names = sorted(os.listdir())
     kept = [Path(name).read_bytes() for name in names if name != "pics"]
     done = batch(*args, "--model", "demo")
@@ -325,6 +329,9 @@ def test_usage(folder: Path, args: list[str], texts: list[str]) -> None:
 
 def test_pictures_that_are_not_there(folder: Path) -> None:
     assert batch(QUESTION, "pics", "none.png", *QUICK).code == 3
+    Path("bare").mkdir()
+    done = batch(QUESTION, "bare", *QUICK)
+    assert done.code == 3 and "For other names: --include GLOB" in done.err
     Path("list").write_text("none.png\npics/0.png\n")
     done = batch(QUESTION, "--files-from", "list", *QUICK)
     assert done.code == 7 and [record["ok"] for record in records(done.out)] == [False, True]
