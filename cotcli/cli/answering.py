@@ -100,7 +100,8 @@ class Job:
     """A question, its pictures as the user named them or one that is there already, and the options.
 
     `params` holds what the command line says about generation; the rest are the model's own defaults. `on_answer` is
-    called with each answer, whole or not, when it has been printed.
+    called with each answer, whole or not, when it has been printed. `to_allow_more` is what a command without
+    --max-tokens says to do when an answer was cut for its length.
     """
 
     question: str
@@ -109,6 +110,7 @@ class Job:
     params: Mapping[str, Any] = field(default_factory=dict)
     output: OutputOptions = field(default_factory=OutputOptions)
     on_answer: Callable[[Answer], None] | None = None
+    to_allow_more: str | None = None
 
 
 def answer_all(job: Job) -> int:
@@ -139,6 +141,8 @@ def answer_all(job: Job) -> int:
                 if job.on_answer is not None:
                     job.on_answer(answer)
                 problem = problem_of(answer)
+                if problem is not None and answer.finish_reason == "length":
+                    problem.hint = job.to_allow_more or problem.hint
             if problem is None and stopped and position < len(images):
                 problem = Interrupted("interrupted")
             if problem is not None:

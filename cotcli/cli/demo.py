@@ -83,7 +83,8 @@ def demo(
     tour = _Tour(drawn, image.source, folder, output)
     tour.begin()
     load = LoadOptions(MODEL, threads=threads)
-    raise typer.Exit(answer_all(Job(drawn.text, image, load, output=output, on_answer=tour.end)))
+    job = Job(drawn.text, image, load, output=output, on_answer=tour.end, to_allow_more=tour.to_allow_more)
+    raise typer.Exit(answer_all(job))
 
 
 class _Tour:
@@ -135,6 +136,20 @@ class _Tour:
             self._note(f"kept in {self._folder}: {PICTURE}, {QUESTION}, {ANSWER}")
         if answer.ok and self._console is not None:
             self._note(f"next: {self._next()}")
+
+    @property
+    def to_allow_more(self) -> str:
+        """What asks the same without the limit of length that is the demo's."""
+        from cotcli.cli.drawn import PICTURE
+
+        if self._folder is not None:
+            return f"To allow more: {self._ask(self._drawn.text, self._name)} --max-tokens N"
+        ask = self._ask(self._drawn.text, f"DIR/{PICTURE}")
+        return f"To allow more: {self._drawn.command} --save DIR, then {ask} --max-tokens N"
+
+    @staticmethod
+    def _ask(question: str, picture: str) -> str:
+        return f"cotcli ask {shlex.quote(question)} {shlex.quote(picture)} --model {MODEL}"
 
     def _next(self) -> str:
         if self._folder is not None:

@@ -8,6 +8,7 @@ import math
 import os
 import random
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Any, get_args
@@ -384,3 +385,22 @@ def test_folders_that_cannot_be_written(tmp_path: Path) -> None:
 def test_a_read_only_folder(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     fails(["--save", tmp_path], 5, f"cannot write to {tmp_path}: Permission denied")
+
+
+def test_a_cut_answer_is_told_how_it_gets_more(tmp_path: Path) -> None:
+    (tmp_path / "models.toml").write_text("[models.demo]\nsampling = { max_tokens = 8 }\n")
+    env = {"COTCLI_HOME": str(tmp_path)}
+    loose, kept = cotcli(*DEMO, env=env), cotcli(*DEMO, "--save", tmp_path / "a b", env=env)
+    hints = []
+    for done in (loose, kept):
+        assert done.code == 6 and "cut in its summary after 8 tokens" in done.err
+        hint = done.err.splitlines()[-1]
+        assert hint.startswith("To allow more: cotcli ") and hint.endswith(" --max-tokens N")
+        hints.append([shlex.split(part) for part in hint.removeprefix("To allow more: ").split(", then ")])
+    # They are commands that work, with a folder and a number.
+    (saved, asked), (asked_again,) = hints
+    assert saved[0] == asked[0] == asked_again[0] == "cotcli"
+    folder = str(tmp_path / "new")
+    assert cotcli(*(word.replace("DIR", folder) for word in saved[1:]), env=env).code == 6
+    words = [word.replace("DIR", folder) for word in asked[1:-1]]
+    assert cotcli(*words, 1000, env=env).out == cotcli(*asked_again[1:-1], 1000, env=env).out == cotcli(*DEMO).out != ""
