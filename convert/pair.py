@@ -26,6 +26,7 @@ from convert.parts import PartFile, begins_as_planned, shard_bytes, write_shard
 from convert.plan import FilePlan
 from convert.sources import fetched
 from cotcli.errors import CheckpointError, ResourceError
+from cotcli.files import sync_folder
 from cotcli.install import (
     VERSION,
     InstallRecord,
@@ -274,14 +275,3 @@ def _allocated(plan: Plan) -> int:
             stat = path.stat()
             total += getattr(stat, "st_blocks", stat.st_size // 512) * 512
     return total
-
-
-def sync_folder(folder: Path) -> None:
-    """Waits until the names in a folder are on the disk."""
-    if os.name == "nt":  # no folder handles there; NTFS journals renames
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -343,7 +343,7 @@ def _model(pair: ResolvedModel, verify: bool, on_step: Callable[[str], None], pr
 
 def _compare(pair: ResolvedModel, verify: bool, on_step: Callable[[str], None]) -> str:
     """The pair's files against their checksums; large files only if that is asked for."""
-    from cotcli.install import file_record
+    from cotcli.files import checksum
 
     expected = {pair.language: pair.sha256, pair.mmproj: pair.mmproj_sha256}
     known = {path: digest for path, digest in expected.items() if digest}
@@ -354,7 +354,7 @@ def _compare(pair: ResolvedModel, verify: bool, on_step: Callable[[str], None]) 
     for path, digest in known.items():
         on_step(f"Reading {path.name}")
         try:
-            if file_record(path).sha256 != digest:
+            if checksum(path) != digest:
                 return DIFFERS
         except OSError as error:
             raise ModelError(f"{path} cannot be read: {error.strerror or error}", _again(pair)) from error

@@ -9,7 +9,6 @@ file has its name only when its bytes are on the disk and hash to what the hub s
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import threading
@@ -21,13 +20,13 @@ from typing import BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
 from cotcli.errors import CotcliError, HubError, UsageError
+from cotcli.files import checksum
 from cotcli.install import part_beside
 
 OnBytes = Callable[[str, int, int], None]
 """Called with a file's name, the bytes of it that are here, and its size."""
 
 _T = TypeVar("_T")
-_PIECE = 1 << 20
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
 WAITS = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds before each further try, when one has brought nothing."""
@@ -305,16 +304,9 @@ def _is(path: Path, file: HubFile) -> bool:
     size = _size(path)
     if size != file.size:
         return False
-    if file.sha256 is None and file.git_oid is None:
-        return True
     if file.sha256 is not None:
-        digest, wanted = hashlib.sha256(), file.sha256
-    else:
-        digest, wanted = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False), file.git_oid or ""
-    with path.open("rb", buffering=0) as content:
-        while piece := content.read(_PIECE):
-            digest.update(piece)
-    return digest.hexdigest() == wanted
+        return checksum(path) == file.sha256
+    return file.git_oid is None or checksum(path, "sha1", head=b"blob %d\0" % size) == file.git_oid
 
 
 def _size(path: Path) -> int:

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from cotcli.files import whole_file
 from cotcli.printable import printable
 from cotcli.specs import cache_home
 
@@ -115,8 +116,8 @@ class ImageCache:
                         self._failed("the disk is nearly full")
                         return False
                     _write(path, key, states)
-        except (OSError, NotImplementedError) as error:  # the latter from filelock, on file systems without locks
-            self._failed(f"cannot be written: {getattr(error, 'strerror', None) or error}")
+        except OSError as error:
+            self._failed(f"cannot be written: {error.strerror or error}")
             return False
         return True
 
@@ -214,17 +215,10 @@ def _write(path: Path, key: str, states: npt.NDArray[np.float32]) -> None:
     """Under the lock: no other process writes this name."""
     data = np.ascontiguousarray(states, "<f4")
     unfinished = path.with_suffix(_UNFINISHED)
-    try:
-        with unfinished.open("wb") as file:
-            file.write(_header(key, data))
-            file.write(data.data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    except BaseException:
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)
-        raise
+    with whole_file(unfinished) as file:
+        file.write(_header(key, data))
+        file.write(data.data)
+    os.replace(unfinished, path)
 
 
 def _read(file: io.BufferedReader, key: str) -> npt.NDArray[np.float32] | None:

@@ -8,24 +8,19 @@ both, and `NAME-QUANT.pull` a folder with what an unfinished download has so far
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cotcli import __version__
 from cotcli.errors import ModelError, ResourceError
-
-if TYPE_CHECKING:
-    from filelock import FileLock
+from cotcli.files import checksum, rename, sole_right, whole_file
 
 GGUF, MMPROJ, RECORD, WORK, LOCK, PART = ".gguf", ".mmproj.gguf", ".json", ".pull", ".lock", ".part"
 VERSION = __version__
-_BLOCK = 1 << 20
 
 
 def mmproj_beside(language: Path) -> Path:
@@ -69,53 +64,15 @@ def locked(language: Path) -> Iterator[None]:
     Raises:
         ResourceError: another process has it, or the folder cannot be made or written.
     """
-    from filelock import Timeout
-
-    try:
-        remove_leftovers(language.parent)
-        lock = _lock(lock_beside(language))
-    except Timeout:
-        raise ResourceError(f"another process is writing {language}", "Wait for it to end") from None
-    except OSError as error:
-        raise ResourceError(f"cannot write to {language.parent}: {error.strerror or error}") from error
-    try:
+    with ExitStack() as stack:
+        try:
+            remove_leftovers(language.parent)
+            stack.enter_context(sole_right(lock_beside(language)))
+        except TimeoutError:
+            raise ResourceError(f"another process is writing {language}", "Wait for it to end") from None
+        except OSError as error:
+            raise ResourceError(f"cannot write to {language.parent}: {error.strerror or error}") from error
         yield
-    finally:
-        _unlock(lock)
-
-
-def _lock(path: Path) -> FileLock:
-    """Takes a lock; raises `filelock.Timeout` if somebody has it."""
-    from filelock import FileLock
-
-    while True:
-        lock = FileLock(path)
-        lock.acquire(timeout=0)
-        if os.name == "nt" or _is_of(lock, path):
-            return lock
-        lock.release()  # of a file that its last holder has removed meanwhile: others see another, or none
-
-
-def _is_of(lock: FileLock, path: Path) -> bool:
-    handle = lock._context.lock_file_fd
-    try:
-        return handle is not None and os.path.samestat(os.fstat(handle), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _unlock(lock: FileLock) -> None:
-    """Removes the file while nobody else can have it; Windows removes no file that is open."""
-    path = Path(lock.lock_file)
-    if os.name == "nt":
-        lock.release()
-        with suppress(OSError):
-            path.unlink()
-        return
-    try:
-        path.unlink(missing_ok=True)
-    finally:
-        lock.release()
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -123,15 +80,11 @@ def remove_leftovers(folder: Path) -> None:
 
     What is left of a download stays: it is gone on with.
     """
-    from filelock import Timeout
-
     for path in sorted(folder.glob(f"*{GGUF}{LOCK}")):
-        with suppress(Timeout, OSError):
-            lock = _lock(path)
+        with suppress(OSError), sole_right(path):
             language = path.with_name(path.name.removesuffix(LOCK))
             for file in (language, mmproj_beside(language), record_beside(language)):
                 part_beside(file).unlink(missing_ok=True)
-            _unlock(lock)
 
 
 @dataclass(frozen=True)
@@ -186,11 +139,9 @@ def write_record(language: Path, record: InstallRecord) -> None:
     """Puts the record beside a pair, whole or not at all."""
     path = record_beside(language)
     part = part_beside(path)
-    with part.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(json.dumps(record.to_dict(), indent=1, ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    with whole_file(part) as file:
+        file.write(f"{json.dumps(record.to_dict(), indent=1, ensure_ascii=False)}\n".encode())
+    rename(part, path)
 
 
 def read_record(language: Path) -> InstallRecord | None:
@@ -213,18 +164,6 @@ def size_text(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
-def file_record(path: Path, name: str | None = None, on_bytes: Callable[[int], None] | None = None) -> FileRecord:
-    """What a file is now: reads all of it.
-
-    Args:
-        name: what it is or will be called; None is its present name.
-        on_bytes: called with the number of bytes after each piece.
-    """
-    digest, size = hashlib.sha256(), 0
-    with path.open("rb", buffering=0) as file:
-        while piece := file.read(_BLOCK):
-            digest.update(piece)
-            size += len(piece)
-            if on_bytes is not None:
-                on_bytes(len(piece))
-    return FileRecord(name or path.name, size, digest.hexdigest())
+def file_record(path: Path, name: str | None = None) -> FileRecord:
+    """What a file is now: reads all of it. `name` is what it is or will be called; None is its present name."""
+    return FileRecord(name or path.name, path.stat().st_size, checksum(path))

@@ -29,8 +29,8 @@ import numpy.typing as npt
 
 from cotcli.engine import Engine, EngineOptions
 from cotcli.errors import CotcliError, ModelError
+from cotcli.files import checksum
 from cotcli.image import prepare_image
-from cotcli.install import file_record
 from cotcli.native.devices import add_rpc_server
 from cotcli.placement import ALL
 from cotcli.registry import ResolvedModel, bundled
@@ -150,7 +150,7 @@ def check_files() -> tuple[ResolvedModel, dict[str, npt.NDArray[Any]]]:
     """
     model, golden = bundled(_MODEL), read_golden()
     for path, expected in zip((model.language, model.mmproj), golden["sha256"].tolist(), strict=True):
-        if file_record(path).sha256 != expected:
+        if checksum(path) != expected:
             raise ModelError(f"{path} is not the file that the stored logits are for", _REINSTALL)
     return model, golden
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-CONVERT_IMPORTS = {"errors", "install", "hub", "image", "native", "mllama"}
+CONVERT_IMPORTS = {"errors", "files", "install", "hub", "image", "native", "mllama"}
 
 
 def layers() -> list[str]:

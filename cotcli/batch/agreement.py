@@ -5,7 +5,6 @@ Knows the items and their pictures' bytes. Knows nothing of how records are kept
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,8 @@ from cotcli.answer import ModelInfo
 from cotcli.batch.items import Item
 from cotcli.batch.run_config import RunConfig
 from cotcli.errors import UsageError
+from cotcli.files import checksum
 from cotcli.printable import printable
-
-_BLOCK = 1 << 20
 
 
 class Agreement:
@@ -107,13 +105,7 @@ class Agreement:
 
 def _digest(path: Path) -> str | None:
     """The SHA-256 of a file's bytes; None where there is none to be read."""
-    digest = hashlib.sha256()
     try:
-        if not path.is_file():
-            return None
-        with path.open("rb", buffering=0) as file:
-            while piece := file.read(_BLOCK):
-                digest.update(piece)
+        return checksum(path) if path.is_file() else None
     except OSError:
         return None
-    return digest.hexdigest()

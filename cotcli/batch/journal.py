@@ -15,11 +15,10 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, NamedTuple
-
-from filelock import FileLock, Timeout
+from typing import Any, NamedTuple
 
 from cotcli.errors import ResourceError, UsageError
+from cotcli.files import rename, sole_right, sync_folder, whole_file
 from cotcli.native.interrupt import deferred
 from cotcli.printable import printable
 
@@ -65,22 +64,24 @@ class Journal:
         self.dropped = False
         self.entries: dict[str, Entry] = {}
         refuse_place(path)
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(self._disk_errors())
-            self._lock = FileLock(beside(self._path, "lock"))
-            self._acquire()
-            stack.callback(self._release)
+        with self._disk_errors(), contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(sole_right(beside(self._path, "lock")))
+            except TimeoutError:
+                raise ResourceError(
+                    f"another batch is writing {self._shown}", "Wait for it to end, or write to another file"
+                ) from None
             self._made = not self._path.exists()
             self._file = self._open()
-            stack.callback(os.close, self._file)
-            self._part.unlink(missing_ok=True)
             self._size = os.fstat(self._file).st_size
+            stack.callback(self._close_file)
+            self._part.unlink(missing_ok=True)
             if not fresh:
                 self.entries, whole, whole_last = read_entries(self._path, check)
                 self._end_last_line(whole, whole_last)
             if self._made:
-                _sync_folder(self._path.parent)
-            stack.pop_all()
+                sync_folder(self._path.parent)
+            self._held = stack.pop_all()
 
     def begin(self, without: Iterable[str] = ()) -> None:
         """To be called once before `append`: takes records out of the file, all of them if it is to be `fresh`."""
@@ -126,11 +127,7 @@ class Journal:
 
     def close(self) -> None:
         """Closes the file and frees it for others; one that was made for nothing is removed."""
-        os.close(self._file)
-        if self._made and not self._size:
-            with contextlib.suppress(OSError):
-                self._path.unlink()
-        self._release()
+        self._held.close()
 
     def __enter__(self) -> Journal:
         return self
@@ -179,21 +176,11 @@ class Journal:
             os.ftruncate(self._file, whole)
         self._size = whole
 
-    def _acquire(self) -> None:
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise ResourceError(
-                f"another batch is writing {self._shown}", "Wait for it to end, or write to another file"
-            ) from None
-        except NotImplementedError as error:  # a file system without locks, under an older filelock
-            raise ResourceError(f"{self._shown}: {error}", "Write to a local disk") from error
-
-    def _release(self) -> None:
-        # While the lock is held: a process that already waits for this file gets a lock of no name, and tries again.
-        with contextlib.suppress(OSError):
-            os.unlink(self._lock.lock_file)
-        self._lock.release()
+    def _close_file(self) -> None:
+        os.close(self._file)
+        if self._made and not self._size:
+            with contextlib.suppress(OSError):
+                self._path.unlink()
 
     @contextlib.contextmanager
     def _disk_errors(self) -> Iterator[None]:
@@ -287,28 +274,6 @@ def _is_half(line: bytes) -> bool:
     return begun.startswith(_START) or _START.startswith(begun)
 
 
-@contextlib.contextmanager
-def whole_file(part: Path, *, like: Path) -> Iterator[BinaryIO]:
-    """A new binary file that has reached the disk when the block ends, or is gone; its mode is that of `like`."""
-    try:
-        with part.open("wb") as file:
-            with contextlib.suppress(FileNotFoundError):
-                os.chmod(part, stat.S_IMODE(like.stat().st_mode))
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise
-
-
-def rename(part: Path, path: Path) -> None:
-    """Puts a file in the place of another; a power cut leaves one of them."""
-    os.replace(part, path)
-    _sync_folder(path.parent)
-
-
 def to_line(record: Record) -> bytes:
     """A record as its line. Half characters, as in the path of a file of odd bytes, are escaped, as on stdout."""
     return (json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "backslashreplace")
@@ -318,13 +283,3 @@ def _write_all(file: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(file, view) :]
-
-
-def _sync_folder(folder: Path) -> None:
-    """So that a power cut does not forget a new name, where a system and its disks can do that."""
-    with contextlib.suppress(OSError):
-        file = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(file)
-        finally:
-            os.close(file)

@@ -18,20 +18,11 @@ from typing import TYPE_CHECKING, TypeAlias
 from cotcli.answer import Answer
 from cotcli.batch.agreement import Agreement
 from cotcli.batch.items import Item
-from cotcli.batch.journal import (
-    Entry,
-    Journal,
-    Record,
-    beside,
-    cannot_write,
-    read_entries,
-    refuse_place,
-    rename,
-    whole_file,
-)
+from cotcli.batch.journal import Entry, Journal, Record, beside, cannot_write, read_entries, refuse_place
 from cotcli.batch.run_config import RunConfig
 from cotcli.batch.table import SUFFIXES, check_suffix, write_table
 from cotcli.errors import CotcliError, UsageError
+from cotcli.files import rename, whole_file
 from cotcli.lookahead import Request
 from cotcli.native.interrupt import deferred
 from cotcli.printable import printable

@@ -11,7 +11,8 @@ from cotcli.cli.output import OutputOptions
 from cotcli.cli.run import say
 from cotcli.cli.transfer import Bars, make_bars
 from cotcli.errors import ModelError
-from cotcli.install import file_record, mmproj_beside, read_record
+from cotcli.files import checksum
+from cotcli.install import mmproj_beside, read_record
 from cotcli.registry import ResolvedModel, how_to_install_again, installed, resolve, traces
 from cotcli.specs import ModelSpec, specs
 
@@ -108,7 +109,7 @@ def _check(target: ResolvedModel | _Check, bars: Bars | None) -> _Check:
             bars.show("verify", f"Checking {target.spec.name}:{target.quant}", done, total)
 
     for path, sha256 in wanted.items():
-        if file_record(path, on_bytes=on_bytes).sha256 != sha256:
+        if checksum(path, on_bytes=on_bytes) != sha256:
             check.problems.append(f"{path.name} has other bytes than it had")
     return check
 
