@@ -11,7 +11,6 @@ a folder of its own, ``NAME-QUANT.pull``, with a journal (``convert.journal``), 
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
 import shutil
@@ -26,7 +25,7 @@ from convert.parts import PartFile, begins_as_planned, shard_bytes, write_shard
 from convert.plan import FilePlan
 from convert.sources import fetched
 from cotcli.errors import CheckpointError, ResourceError
-from cotcli.files import sync_folder
+from cotcli.files import NO_ROOM, allocated, sync_folder
 from cotcli.install import (
     VERSION,
     InstallRecord,
@@ -46,7 +45,6 @@ Progress = Callable[[str, int, int], None]
 
 JOURNAL = "journal.jsonl"
 PARTS = ("language.part", "mmproj.part")
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -258,7 +256,7 @@ def disk_errors(folder: Path, kept: bool = False) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _DISK_ERRORS:
+        if error.errno not in NO_ROOM:
             raise ResourceError(f"cannot write to {folder}: {error.strerror or error}") from error
         go_on = "Free some disk and start it again: it goes on from there"
         raise ResourceError(
@@ -268,10 +266,9 @@ def disk_errors(folder: Path, kept: bool = False) -> Iterator[None]:
 
 
 def _allocated(plan: Plan) -> int:
-    """Bytes of the pair that have their place on the disk. The parts are sparse: their blocks tell."""
+    """Bytes of the pair that have their place on the disk already."""
     total = 0
     for path in plan.parts:
         with contextlib.suppress(OSError):
-            stat = path.stat()
-            total += getattr(stat, "st_blocks", stat.st_size // 512) * 512
+            total += allocated(path)
     return total

@@ -5,6 +5,7 @@ Knows disks and what they lose in a power cut. Knows nothing of what is in a fil
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -13,6 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""The system's errors where there is no room: on the disk, in the user's share of it, in a file that may not grow."""
 _BLOCK = 1 << 20
 # For who is just leaving, or only looks for what killed processes have left.
 _PATIENCE_S = 0.2
@@ -34,6 +37,12 @@ def checksum(
             digest.update(piece)
             on_bytes(len(piece))
     return digest.hexdigest()
+
+
+def allocated(path: Path) -> int:
+    """Bytes on the disk: what is unfinished has holes."""
+    status = path.stat()
+    return min(status.st_size, getattr(status, "st_blocks", status.st_size) * 512)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cotcli.errors import ModelError, ModelNotFoundError, UsageError
+from cotcli.files import allocated
 from cotcli.install import GGUF, LOCK, MMPROJ, PART, RECORD, WORK, InstallRecord, mmproj_beside, read_record, size_text
 from cotcli.specs import ModelSpec, bundled_specs, did_you_mean, home, is_name, spec_of_repo, specs
 
@@ -81,9 +82,7 @@ def resolve(name_or_path: str | os.PathLike[str]) -> ResolvedModel:
 
 def installed() -> list[ResolvedModel]:
     """Every pair in the package and in the models folder, by name, the default quantization first."""
-    root = home() / "models"
-    names = {path.name for path in root.iterdir() if path.is_dir()} if root.is_dir() else set()
-    return [pair for name in sorted(names | set(specs())) for pair in _pairs_of(name)]
+    return [pair for name in sorted({*_folders(), *specs()}) for pair in _pairs_of(name)]
 
 
 def bundled(name: str) -> ResolvedModel:
@@ -117,7 +116,7 @@ class Traces:
     def size(self) -> int:
         """What all of it takes on the disk, in bytes."""
         files = [file for path in self.paths for file in ([path] if path.is_file() else sorted(path.rglob("*")))]
-        return sum(_allocated(file) for file in files if file.is_file())
+        return sum(allocated(file) for file in files if file.is_file())
 
 
 def traces(name: str, quant: str | None = None) -> list[Traces]:
@@ -138,9 +137,13 @@ def traces(name: str, quant: str | None = None) -> list[Traces]:
 
 def unfinished() -> list[Traces]:
     """Downloads that were begun and have not come to their end, where no finished pair is."""
+    return [one for name in sorted(_folders()) for one in traces(name) if one.unfinished and not one.language.exists()]
+
+
+def _folders() -> set[str]:
+    """Names of models that have a folder."""
     root = home() / "models"
-    names = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
-    return [one for name in names for one in traces(name) if one.unfinished and not one.language.exists()]
+    return {path.name for path in root.iterdir() if path.is_dir()} if root.is_dir() else set()
 
 
 def how_to_go_on(trace: Traces) -> str:
@@ -149,12 +152,6 @@ def how_to_go_on(trace: Traces) -> str:
     if spec is not None:
         return how_to_install(spec, trace.quant)
     return f"cotcli convert OWNER/REPO --name {trace.name} --type {trace.quant}"
-
-
-def _allocated(file: Path) -> int:
-    """Bytes on the disk: what is unfinished has holes."""
-    stat = file.stat()
-    return min(stat.st_size, getattr(stat, "st_blocks", stat.st_size) * 512)
 
 
 def _is_name(text: str) -> bool:
@@ -244,7 +241,7 @@ def _bundled_pairs(spec: ModelSpec) -> list[ResolvedModel]:
 def _pairs_in(folder: Path) -> list[tuple[Path, Path]]:
     return [
         (path, mmproj_beside(path))
-        for path in sorted(folder.glob("*.gguf"))
+        for path in sorted(folder.glob(f"*{GGUF}"))
         if path.is_file() and not path.name.endswith(MMPROJ) and mmproj_beside(path).is_file()
     ]
 
@@ -264,7 +261,7 @@ def _in_folder(folder: Path) -> ResolvedModel:
 def _partner(path: Path) -> Path:
     """The vision file that belongs to a language file named on the command line."""
     if path.name.endswith(MMPROJ):
-        language = path.name.removesuffix(MMPROJ) + ".gguf"
+        language = path.name.removesuffix(MMPROJ) + GGUF
         raise UsageError(f"{path} is the vision half of a model", f"Give its language half: {path.with_name(language)}")
     mmproj = mmproj_beside(path)
     if not mmproj.is_file():
@@ -286,7 +283,7 @@ def _from_files(language: Path, mmproj: Path, spec: ModelSpec | None = None) -> 
 
     So is `Llama-3.2V-11B-cot-Q4_K_M.gguf`, by the name of that model's repository.
     """
-    stem = language.name.removesuffix(".gguf")
+    stem = language.name.removesuffix(GGUF)
     match = _STEM.fullmatch(stem)
     name = match["name"] if match else stem
     spec = spec or specs().get(name) or spec_of_repo(name) or ModelSpec(name)

@@ -8,7 +8,6 @@ process out. Knows lines, ids and disks. Knows nothing of models, questions or h
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import stat
@@ -18,14 +17,13 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from cotcli.errors import ResourceError, UsageError
-from cotcli.files import rename, sole_right, sync_folder, whole_file
+from cotcli.files import NO_ROOM, rename, sole_right, sync_folder, whole_file
 from cotcli.native.interrupt import deferred
 from cotcli.printable import printable
 
 Record = dict[str, Any]
 Check = Callable[[Record], None]
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # How every record begins (`cotcli.render.record`), and so the half-written ones that may be cut off.
 _START = b'{"schema_version":'
 _ELSEWHERE = "Write to another file, or start afresh with overwrite=True"
@@ -209,7 +207,7 @@ def cannot_write(shown: str, error: OSError, how: str = "") -> ResourceError:
     Args:
         how: to start it again, see ``Journal.how``.
     """
-    if error.errno in _FULL:
+    if error.errno in NO_ROOM:
         return ResourceError(
             f"{shown}: no space left to write ({error.strerror}); what is in it is whole",
             f"Free some disk and start it again{how}: it goes on from there",
