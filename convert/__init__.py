@@ -50,7 +50,7 @@ from convert.sources import Folder, Source
 from convert.tokenizer import read_vocabulary
 from convert.vision import plan_mmproj
 from cotcli.errors import CheckpointError, HubError, ResourceError, UsageError
-from cotcli.hub import is_gone
+from cotcli.hub_errors import is_gone
 from cotcli.install import downloads_beside, locked, work_beside
 from cotcli.native.cpu import available_threads
 

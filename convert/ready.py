@@ -12,7 +12,8 @@ from convert.needs import DiskNeeds, Survey, free_bytes
 from convert.pair import JOURNAL, PARTS, disk_errors, install_pair
 from convert.sources import Origin
 from cotcli.errors import HubError
-from cotcli.hub import HubRepo, page
+from cotcli.hub import HubRepo
+from cotcli.hub_errors import page
 from cotcli.install import FileRecord, InstallRecord, downloads_beside, locked, mmproj_beside, work_beside
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from convert.sources import Origin, Source
 from cotcli.errors import CheckpointError, HubError
-from cotcli.hub import HubRepo, OnBytes, page
+from cotcli.hub import HubRepo, OnBytes
+from cotcli.hub_errors import page
 
 # All that convert.config, convert.tokenizer and gguf's SpecialVocab look for.
 _SMALL = (

@@ -1,6 +1,6 @@
 """Files of a Hugging Face repository -> verified files on this machine, through huggingface_hub's client.
 
-Knows the hub: commits, what it says of each file, gated repositories, errors. Knows nothing of checkpoints and GGUF.
+Knows the hub: commits, and what it says of each file. Knows nothing of checkpoints and GGUF.
 
 Sessions, addresses, tokens and refusals are the client's (HF_ENDPOINT, HF_TOKEN, `hf auth login`, HF_HUB_OFFLINE,
 HF_HUB_CACHE all work). Its `hf_hub_download` deletes what a killed download has; here that is kept, and gone on with. A
@@ -12,22 +12,31 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, TypeVar
-from urllib.parse import urlsplit
 
-from cotcli.errors import CotcliError, HubError, UsageError
+from cotcli.errors import CotcliError, HubError
 from cotcli.files import checksum
+from cotcli.hub_errors import (
+    AGAIN,
+    NO_HUB,
+    ONLINE,
+    TRANSIENT,
+    check_address,
+    hub_errors,
+    is_transient,
+    no_hub_errors,
+    page,
+    status_of,
+)
 from cotcli.install import part_beside
 
 OnBytes = Callable[[str, int, int], None]
 """Called with a file's name, the bytes of it that are here, and its size."""
 
 _T = TypeVar("_T")
-_TRANSIENT = (408, 429, 500, 502, 503, 504)
 WAITS = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds before each further try, when one has brought nothing."""
 
@@ -65,7 +74,7 @@ class HubRepo:
         on_bytes: OnBytes | None = None,
         cached_with: str | None = None,
     ) -> None:
-        _check_address()
+        check_address()
         self.id = id
         self.offline = cached_with is not None
         self._on_bytes = on_bytes or (lambda name, done, total: None)
@@ -76,12 +85,12 @@ class HubRepo:
         """The commit and its files, as the hub has them."""
         from huggingface_hub import HfApi
 
-        with _errors(self.id, revision), _no_hub_errors():
+        with hub_errors(self.id, revision), no_hub_errors():
             info = self._patiently(
                 lambda: HfApi().model_info(self.id, revision=revision, files_metadata=True, timeout=30)
             )
         if not info.sha:
-            raise HubError(f"the hub names no commit of {self.id}", _NO_HUB)
+            raise HubError(f"the hub names no commit of {self.id}", NO_HUB)
         files = [
             HubFile(
                 name=file.rfilename,
@@ -97,10 +106,10 @@ class HubRepo:
         """The commit and its files, as the cache has them: links to files that have their hashes as names."""
         from huggingface_hub import try_to_load_from_cache
 
-        with _errors(self.id, revision):
+        with hub_errors(self.id, revision):
             path = try_to_load_from_cache(self.id, known, revision=revision)
         if not isinstance(path, str):
-            raise HubError(f"{self.id} is not in the Hugging Face cache", _ONLINE)
+            raise HubError(f"{self.id} is not in the Hugging Face cache", ONLINE)
         folder = Path(path).parents[len(Path(known).parts) - 1]
         files = [
             _cached_file(path, path.relative_to(folder).as_posix()) for path in folder.rglob("*") if path.is_file()
@@ -131,7 +140,7 @@ class HubRepo:
                         break  # it may send the whole file in spite of Range
             return bytes(head[:count])
 
-        with _errors(self.id, self.commit):
+        with hub_errors(self.id, self.commit):
             return self._patiently(get)
 
     def cached(self, name: str) -> Path | None:
@@ -172,7 +181,7 @@ class HubRepo:
         part = _part(path, file)
         if _size(part) > file.size:
             part.unlink()
-        with _errors(self.id, self.commit):
+        with hub_errors(self.id, self.commit):
             self._receive(file, part)
         if not _is(part, file):
             part.unlink()
@@ -194,17 +203,17 @@ class HubRepo:
         tries = 0
         with part.open("ab", buffering=0) as target:
             while (before := target.tell()) < file.size:
-                problem: Exception = HubError(f"{self.id} sends too few bytes of {file.name}", _AGAIN)
+                problem: Exception = HubError(f"{self.id} sends too few bytes of {file.name}", AGAIN)
                 try:
                     self._stream(file, target)
                 except Exception as error:
-                    if before and _status(error) == 416:
+                    if before and status_of(error) == 416:
                         target.truncate(0)
                         raise HubError(
                             f"{file.name} of {self.id} ends after {before} bytes; the hub says that it has {file.size}",
                             f"What came of it was deleted. Start it again; if that does not help, see {page(self.id)}",
                         ) from error
-                    if not _is_transient(error):
+                    if not is_transient(error):
                         raise
                     problem = error
                 if target.tell() >= file.size:
@@ -253,7 +262,7 @@ class HubRepo:
             try:
                 return call()
             except Exception as error:
-                if wait is None or _status(error) not in _TRANSIENT:
+                if wait is None or status_of(error) not in TRANSIENT:
                     raise
             self._wait(wait)
         raise AssertionError
@@ -269,17 +278,10 @@ class HubRepo:
 
 def is_offline() -> bool:
     """Whether HF_HUB_OFFLINE forbids the network. Raises HubError if HF_ENDPOINT cannot be read."""
-    _check_address()
+    check_address()
     from huggingface_hub import constants
 
     return bool(constants.HF_HUB_OFFLINE)
-
-
-def page(repo: str) -> str:
-    """Where people read about a repository."""
-    from huggingface_hub import constants
-
-    return f"{constants.ENDPOINT}/{repo}"
 
 
 def _part(path: Path, file: HubFile) -> Path:
@@ -320,105 +322,3 @@ def _timeout() -> float:
     from huggingface_hub import constants
 
     return float(constants.HF_HUB_DOWNLOAD_TIMEOUT)
-
-
-def _status(error: Exception) -> int | None:
-    return getattr(getattr(error, "response", None), "status_code", None)
-
-
-def _is_transient(error: Exception) -> bool:
-    """Whether it may help to ask again: the connection broke, or the hub says so."""
-    from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]
-
-    if isinstance(error, HfHubHTTPError):
-        return _status(error) in _TRANSIENT
-    return isinstance(error, HTTPError)
-
-
-_AGAIN = "Check the connection and start it again: what has come is kept"
-_LATER = "Start it again later: what has come is kept"
-_NO_HUB = "Is HF_ENDPOINT a hub's address, and must one log in to this network first?"
-_ONLINE = "Start it without --offline and HF_HUB_OFFLINE"
-
-
-@contextmanager
-def _no_hub_errors() -> Iterator[None]:
-    """What the client makes of a page for people, such as of a network's login."""
-    from huggingface_hub import constants
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        yield
-    except HFValidationError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise HubError(f"{constants.ENDPOINT} does not answer as a hub does", _NO_HUB) from error
-
-
-def _check_address() -> None:
-    """Before the client is imported, which fails at an address that is none."""
-    address = os.environ.get("HF_ENDPOINT")
-    try:
-        parts = urlsplit(address or "https://HOST")
-        valid = parts.hostname is not None and parts.port != 0
-    except ValueError:
-        valid = False
-    if not valid:
-        raise HubError(f"HF_ENDPOINT is {address}, which is no address", "Unset it, or give one like https://HOST")
-
-
-def is_gone(error: HubError) -> bool:
-    """Whether it says that the hub has the repository, but not or no longer the revision."""
-    from huggingface_hub.errors import RevisionNotFoundError
-
-    return isinstance(error.__cause__, RevisionNotFoundError)
-
-
-@contextmanager
-def _errors(repo: str, revision: str | None) -> Iterator[None]:
-    """The client's errors as ours."""
-    from huggingface_hub import constants
-    from huggingface_hub.errors import (  # type: ignore[attr-defined]
-        EntryNotFoundError,
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        HTTPError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    try:
-        yield
-    except HFValidationError as error:
-        raise UsageError(f"{repo} cannot be a repository's name: {' '.join(str(error).split())}") from error
-    except OfflineModeIsEnabled as error:
-        raise HubError(f"HF_HUB_OFFLINE is set, and {repo} is not on this machine", "Unset it") from error
-    except GatedRepoError as error:
-        raise HubError(
-            f"{repo} is gated: its owner lets in who accepts its licence",
-            f"Accept it at {page(repo)}, then: hf auth login (or set HF_TOKEN), and try again",
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise HubError(
-            f"there is no repository {repo} on {constants.ENDPOINT}, or it is not open to you",
-            f"If it is private: hf auth login (or set HF_TOKEN); else look at {page(repo)}",
-        ) from error
-    except RevisionNotFoundError as error:
-        raise HubError(f"{repo} has no revision {revision or 'main'}", f"See {page(repo)}/commits/main") from error
-    except EntryNotFoundError as error:
-        raise HubError(f"{repo} lacks a file that it lists", "Start it again") from error
-    except HfHubHTTPError as error:
-        status = _status(error)
-        if status == 429:
-            raise HubError(f"{constants.ENDPOINT} wants fewer requests", f"{_LATER}. Or: hf auth login") from error
-        if status in (401, 403):
-            raise HubError(
-                f"{constants.ENDPOINT} refuses {repo}: the token is wrong or lacks a right",
-                "Make a new one: hf auth login",
-            ) from error
-        raise HubError(f"{constants.ENDPOINT} answers with error {status}", _LATER) from error
-    except HTTPError as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise HubError(f"cannot reach {constants.ENDPOINT}: {reason}", _AGAIN) from error
