@@ -61,7 +61,8 @@ def ask_all(
 ) -> Summary:
     """What `cotcli batch` does: asks every item that has no record in the file yet.
 
-    Where all items ask the same, the file is about that question, and takes no other.
+    Where all items ask the same, the file is about that question, and takes no other. Rows of a file of questions have
+    their own: that file may grow, and its rows may be asked some at a time.
 
     Args:
         items: from `from_paths`, `from_list` or `from_questions`.
@@ -75,9 +76,10 @@ def ask_all(
         ResourceError: it cannot be written, or another process is writing it.
         KeyboardInterrupt: Ctrl-C. What had been answered is in the file.
     """
-    # What all ask is what the file is about. Rows with choices of their own are rows of a file of questions.
+    # What all ask is what the file is about, unless they are rows, which come and go with questions of their own.
     questions = {item.question for item in items}
-    question = questions.pop() if len(questions) == 1 and all(item.choices is None for item in items) else None
+    own = any(item.rows or item.choices is not None for item in items)
+    question = questions.pop() if len(questions) == 1 and not own else None
     config = RunConfig.of(model.info, params or model.defaults, question)
     with Batch(items, config, BatchOptions(None if output is None else Path(output), **options)) as batch:
         return batch.run(model, on_record)

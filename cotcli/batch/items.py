@@ -5,8 +5,8 @@ Knows no files but their names, and no records.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cotcli.errors import ImageError, UsageError
@@ -25,6 +25,7 @@ class Item:
         question: what to ask.
         choices: the conclusion is one of these; None leaves that to the parameters of the whole batch.
         origin: where it was named, for errors: `list.txt:3`; empty for the command line.
+        rows: all of the file of questions that it is a row of; empty if it is none.
     """
 
     id: str
@@ -32,6 +33,7 @@ class Item:
     question: str
     choices: tuple[str, ...] | None = None
     origin: str = ""
+    rows: Sequence[Item] = field(default=(), repr=False, compare=False)
 
 
 def id_of(source: str) -> str:
@@ -58,6 +60,13 @@ def distinct(items: Iterable[Item]) -> list[Item]:
         if (other.source, other.question, other.choices) != (item.source, item.question, item.choices):
             raise _same_id(other, item)
     return list(found.values())
+
+
+def with_their_files(items: Sequence[Item]) -> list[Item]:
+    """The items, and the other rows of their files of questions, those first, in the order of the files."""
+    files = {id(item.rows): item.rows for item in items}
+    rows = {row.id: row for file in files.values() for row in file}
+    return list({**rows, **{item.id: item for item in items}}.values())
 
 
 def _same_id(first: Item, second: Item) -> UsageError:

@@ -10,7 +10,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,9 @@ def from_questions(path: Path, params: Mapping[str, Any] | None = None) -> list[
     text = _read(path, shown)
     rows = _table(text, _DELIMITERS[form], shown) if form in _DELIMITERS else _lines(text, shown)
     taken: Counter[str] = Counter()
-    return distinct(_item(row, path.parent, origin, taken, params or {}) for origin, row in rows)
+    items: list[Item] = []
+    items += distinct(_item(row, path.parent, origin, taken, params or {}, items) for origin, row in rows)
+    return items.copy()
 
 
 def _read(path: Path, shown: str) -> str:
@@ -124,7 +126,14 @@ def _columns() -> str:
     return "The columns are image, question and, if wanted, choices and id"
 
 
-def _item(row: Mapping[str, Any], folder: Path, origin: str, taken: Counter[str], params: Mapping[str, Any]) -> Item:
+def _item(
+    row: Mapping[str, Any],
+    folder: Path,
+    origin: str,
+    taken: Counter[str],
+    params: Mapping[str, Any],
+    rows: Sequence[Item],
+) -> Item:
     image, question = (_text(row, name, origin) for name in _NEEDED)
     choices = _choices(row.get("choices"), origin)
     if choices is not None:
@@ -133,7 +142,7 @@ def _item(row: Mapping[str, Any], folder: Path, origin: str, taken: Counter[str]
         except UsageError as error:
             raise UsageError(f"{origin}: {error.message}", error.hint) from None
     source = image if is_url(image) else folder / image
-    return Item(_id(row, image, origin, taken), source, question, choices, origin)
+    return Item(_id(row, image, origin, taken), source, question, choices, origin, rows)
 
 
 def _text(row: Mapping[str, Any], name: str, origin: str) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from cotcli.answer import Answer
 from cotcli.batch.agreement import Agreement
-from cotcli.batch.items import Item
+from cotcli.batch.items import Item, with_their_files
 from cotcli.batch.journal import Entry, Journal, Record, beside, cannot_write, read_entries, refuse_place
 from cotcli.batch.run_config import RunConfig
 from cotcli.batch.table import SUFFIXES, check_suffix, write_table
@@ -138,10 +138,12 @@ class Batch:
         dry_run: bool = False,
     ) -> None:
         self._items, self._config, self._options = items, config, options
-        self._by_id = {item.id: item for item in items}
+        # Rows of a file of questions may be asked some at a time: the file of records is about all of them.
+        whole = with_their_files(items)
+        self._order = [item.id for item in whole]
         self._begun = False
         self._shown = printable(str(options.journal))
-        self._agreement = Agreement(self._shown, items, config, retry_errors=options.retry_errors)
+        self._agreement = Agreement(self._shown, whole, config, retry_errors=options.retry_errors)
         self._journal: Journal | None = None
         entries: dict[str, Entry] = {}
         if options.journal is not None:
@@ -286,7 +288,7 @@ class Batch:
         if self._journal is None:
             return
         self._begin()
-        self._journal.sort(self._by_id)
+        self._journal.sort(self._order)
         output = self._options.output
         if self._options.is_table and output is not None:
             path = Path(os.path.realpath(output))

@@ -211,6 +211,24 @@ def test_rows_come_and_go(model: Reasoner, items: list[Item], tmp_path: Path) ->
     assert ids(output) == ["1.png", "0.png", "2.png"]
 
 
+@pytest.mark.parametrize("third", ["Is there a circle?", "Is there a star?"])
+def test_rows_may_be_asked_some_at_a_time(model: Reasoner, items: list[Item], tmp_path: Path, third: str) -> None:
+    """Also one alone, which as a question of its own would be all that the file takes; and the file may grow."""
+    questions, output = tmp_path / "pics" / "q.csv", tmp_path / "out.jsonl"
+    lines = ["image,question", "0.png,Is there a star?", "1.png,Is there a star?", f"2.png,{third}"]
+    questions.write_text("\n".join(lines[:2]))
+    assert ask(model, batch.from_questions(questions), output).answered == 1
+    questions.write_text("\n".join(lines))
+    rows = batch.from_questions(questions)
+    for part, answered in ((rows[2:], 1), (rows[1:2], 1), (rows[:1], 0), (rows, 0)):
+        assert ask(model, part, output).answered == answered
+        assert ids(output) == sorted(ids(output)), "in the order of the rows, whichever were asked"
+    with pytest.raises(UsageError, match="the question 'Is there a star\\?', not 'Is there a cross\\?'"):
+        ask(model, [replace(rows[0], question="Is there a cross?")], output)
+    questions.write_text("\n".join(lines[:1] + lines[3:]))
+    assert ask(model, batch.from_questions(questions), output).answered_before == 1, "or shrink, to one"
+
+
 def test_overwritten_by_nothing_it_is_empty(model: Reasoner, items: list[Item], tmp_path: Path) -> None:
     output = tmp_path / "out.jsonl"
     ask(model, items, output, limit=1)
