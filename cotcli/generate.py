@@ -180,7 +180,8 @@ class Reasoner:
 
         Args:
             requests: asked for the next only when its picture can be read ahead, and when what came before has been
-                begun; not from another thread, so that all answers wait while the next request is long in coming.
+                begun; while answers are written, in a thread, so that none waits for a request that is long in coming.
+                What they raise comes out at once.
             parallel: answers at once, at most ``max_sequences``. What an answer says does not depend on it, but for
                 the rounding of sums.
 

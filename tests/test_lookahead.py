@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -9,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import count
+from queue import Queue
 from typing import Any
 
 import pytest
@@ -94,11 +97,11 @@ def test_a_broken_picture_is_its_requests_error() -> None:
 
 
 def test_requests_are_pulled_as_needed() -> None:
-    pulled: list[int] = []
+    pulled: list[str] = []
 
     def for_ever() -> Iterator[Request]:
         for number in count():
-            pulled.append(number)
+            pulled.append(str(number))
             yield Request(str(number), "?")
 
     reader = Reader()
@@ -111,7 +114,56 @@ def test_requests_are_pulled_as_needed() -> None:
                 "what was taken can be begun before the next is asked for"
             )
             ahead.look_ahead()
+            until_read(reader, number + 3)
             assert len(pulled) == number + 3
+
+
+class Live:
+    """Requests that come, and fail, when they are let."""
+
+    def __init__(self) -> None:
+        self.come: Queue[Request | BaseException] = Queue()
+        self.asked_in: list[str] = []
+
+    def __iter__(self) -> Iterator[Request]:
+        while True:
+            self.asked_in.append(threading.current_thread().name)
+            request = self.come.get(timeout=60)
+            if isinstance(request, BaseException):
+                raise request
+            yield request
+
+
+def test_what_is_long_in_coming_is_not_waited_for() -> None:
+    reader, live = Reader(), Live()
+    reader.go.set()
+    live.come.put(Request("a", "?"))
+    with closing(LookAhead(live, reader)) as ahead:
+        assert pixels(take(ahead, wait=True)) == "pixels of a"
+        for _ in range(3):  # as answers are written
+            assert take(ahead, wait=False) is None
+        live.come.put(Request("b", "?"))
+        until_read(reader, 2)
+        assert pixels(take(ahead, wait=False)) == "pixels of b"
+        threading.Timer(0.2, live.come.put, [Request("c", "?")]).start()
+        assert pixels(take(ahead, wait=True)) == "pixels of c", "where nothing else is to be done, it is"
+        live.come.put(LookupError("row 4"))
+        with pytest.raises(LookupError, match="row 4"):
+            take(ahead, wait=True)
+    assert live.asked_in[0] == "MainThread" and set(live.asked_in[1:]) == {"cotcli-pictures"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_ctrl_c_ends_the_wait_for_what_does_not_come() -> None:
+    reader, live = Reader(), Live()
+    reader.go.set()
+    live.come.put(Request("a", "?"))
+    with closing(LookAhead(live, reader)) as ahead:
+        take(ahead, wait=True)
+        with pytest.raises(KeyboardInterrupt):
+            threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT]).start()
+            ahead.take(wait=True)
+        live.come.put(LookupError("nobody hears of it"))
 
 
 def test_the_end_is_asked_for_once() -> None:

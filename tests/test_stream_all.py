@@ -298,6 +298,27 @@ def test_an_error_of_the_callers_requests_comes_out(endless: Reasoner) -> None:
     assert len(endless.engine._sequences) == 0
 
 
+@pytest.mark.parametrize("parallel", [1, 2])
+def test_answers_do_not_wait_for_the_next_request(endless: Reasoner, parallel: int) -> None:
+    """The next comes when all of these are answered, and not before."""
+    done = threading.Event()
+    brief = GenerationParams(temperature=0.0, max_tokens=5)
+
+    def live() -> Iterator[Request]:
+        for key in range(parallel):
+            yield Request(PICTURES[key], "?", brief, key=key)
+        assert done.wait(60)
+        yield Request(PICTURES[3], "?", brief, key="last")
+
+    order = []
+    for request, item in endless.stream_all(live(), parallel):
+        if isinstance(item, Answer):
+            order.append(request.key)
+            if len(order) == parallel:
+                done.set()
+    assert order[-1] == "last" and set(order[:-1]) == set(range(parallel))
+
+
 def test_a_question_too_long_is_only_its_own_error(endless: Reasoner) -> None:
     brief = GenerationParams(temperature=0.0, max_tokens=20)
     texts = ["Why?", "why " * 600, "Who?"]
