@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cotcli.native import devices, ggml
+from cotcli.native import devices, ggml_backend
 from tests.cli.process import environment
 
 # void ggml_backend_rpc_start_server(const char * endpoint, const char * cache_dir, size_t n_threads, size_t n_devices,
@@ -23,7 +23,7 @@ _START_SERVER = ctypes.CFUNCTYPE(
 def serve(endpoint: str) -> None:
     devices.start()
     address = devices._reg_get_proc_address(devices._reg_by_name(b"RPC"), b"ggml_backend_rpc_start_server")
-    _START_SERVER(address)(endpoint.encode(), None, 1, 1, (ctypes.c_void_p * 1)(ggml.cpu_device()))
+    _START_SERVER(address)(endpoint.encode(), None, 1, 1, (ctypes.c_void_p * 1)(ggml_backend.cpu_device()))
 
 
 def free_endpoint() -> str:

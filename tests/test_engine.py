@@ -20,8 +20,8 @@ from cotcli.engine import Engine, EngineOptions, TokenSequence
 from cotcli.errors import CotcliError, ModelError, ResourceError, UsageError
 from cotcli.mllama import chunks, weights
 from cotcli.mllama.cross_attention import CrossAttentionLayer, ImageKV
-from cotcli.native import ggml
-from cotcli.native.ggml import GraphAllocator
+from cotcli.native import ggml_backend
+from cotcli.native.ggml_backend import GraphAllocator
 from tests.engine_cases import CASES, KEPT_ROWS, KEPT_TOKENS, RECIPES, Case
 
 GOLDEN = np.load(Path(__file__).parent / "data" / "engine_golden.npz")
@@ -166,7 +166,7 @@ def test_graphs_are_forgotten_when_scratch_memory_fails(engine: Engine, monkeypa
 
     def refuse(self: GraphAllocator, graph: int) -> None:
         self.close()
-        self._handle = ggml._gallocr_new(engine._hook.layers[0].backend.buffer_type)
+        self._handle = ggml_backend._gallocr_new(engine._hook.layers[0].backend.buffer_type)
         raise ResourceError("not enough memory")
 
     with monkeypatch.context() as patch:

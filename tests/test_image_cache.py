@@ -27,7 +27,7 @@ from cotcli.image import ImagePreprocessing, prepare_image
 from cotcli.image_cache import CacheUsage, ImageCache, key_of
 from cotcli.mllama.vision import VisionTower
 from cotcli.mllama.weights import WeightFile
-from cotcli.native.ggml import cpu_device
+from cotcli.native.ggml_backend import cpu_device
 from tests import image_cache_worker as worker
 from tests.cli.process import ROOT, environment
 from tests.cli.process import cotcli as command

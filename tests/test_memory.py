@@ -21,8 +21,8 @@ from cotcli.mllama import vision
 from cotcli.mllama.cross_attention import CrossAttentionLayer, ImageKV, working_memory
 from cotcli.mllama.vision import VisionTower
 from cotcli.mllama.weights import WeightFile
-from cotcli.native import ggml, log
-from cotcli.native.ggml import Backend, GraphAllocator, Threadpool
+from cotcli.native import ggml, ggml_backend, log
+from cotcli.native.ggml_backend import Backend, GraphAllocator, Threadpool
 from cotcli.native.library import bind
 from tests.engine_cases import Picture
 
@@ -109,16 +109,16 @@ class Meter:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.held = self.peak = 0
         self.allocators: dict[int, int] = {}
-        allocate, free = Backend.allocate, ggml.Buffer._release
+        allocate, free = Backend.allocate, ggml_backend.Buffer._release
         grow, shrink = GraphAllocator.allocate, GraphAllocator._release
         meter = self
 
-        def counted(backend: Backend, arena: ggml.Arena) -> ggml.Buffer:
+        def counted(backend: Backend, arena: ggml.Arena) -> ggml_backend.Buffer:
             buffer = allocate(backend, arena)
             meter.change(int(buffer_size(buffer.handle)))
             return buffer
 
-        def freed(buffer: ggml.Buffer, handle: int) -> None:
+        def freed(buffer: ggml_backend.Buffer, handle: int) -> None:
             meter.change(-int(buffer_size(handle)))
             free(buffer, handle)
 
@@ -133,7 +133,7 @@ class Meter:
 
         monkeypatch.setattr(Backend, "allocate", counted)
         monkeypatch.setattr(GraphAllocator, "_release", gone)
-        monkeypatch.setattr(ggml.Buffer, "_release", freed)
+        monkeypatch.setattr(ggml_backend.Buffer, "_release", freed)
         monkeypatch.setattr(GraphAllocator, "allocate", grown)
 
     def change(self, size: int) -> None:
@@ -143,7 +143,7 @@ class Meter:
 
 @pytest.fixture
 def backend() -> Iterator[Backend]:
-    with Threadpool(1) as threads, Backend(ggml.cpu_device(), threads) as backend:
+    with Threadpool(1) as threads, Backend(ggml_backend.cpu_device(), threads) as backend:
         yield backend
 
 

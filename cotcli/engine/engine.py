@@ -34,7 +34,7 @@ from cotcli.mllama.hook import CrossAttentionHook
 from cotcli.mllama.hparams import PAIR_ID_KEY, HParams
 from cotcli.mllama.vision import VisionTower
 from cotcli.mllama.weights import WeightFile
-from cotcli.native import ggml, interrupt
+from cotcli.native import ggml_backend, interrupt
 from cotcli.native.cpu import available_threads
 from cotcli.native.llama import KV_TYPES, LlamaBatch, LlamaContext, LlamaModel
 from cotcli.placement import TINY_MODEL, place
@@ -109,7 +109,7 @@ class Engine:
         self.hparams: HParams = self._file.hparams
         text = self.hparams.text
         self.image_token = text.image_token_index
-        self._threadpool = self._own(ggml.Threadpool(options.threads or _default_threads(language)))
+        self._threadpool = self._own(ggml_backend.Threadpool(options.threads or _default_threads(language)))
         self.placement = place(read_pair(language, self._file), options.demand, options.choice)
         if on_note is not None:
             for line in self.placement.notes:
@@ -122,7 +122,7 @@ class Engine:
                 f"{language} and {mmproj} do not belong together", "Convert the checkpoint again: cotcli convert SRC"
             )
         self.kv_type, self.ubatch = self.placement.plan.kv_type, self.placement.plan.ubatch
-        self._backends: dict[ggml.Device, ggml.Backend] = {}
+        self._backends: dict[ggml_backend.Device, ggml_backend.Backend] = {}
         self._open.append(self._close_backends)
         self._hook = CrossAttentionHook(self._file, self._backend_of, lambda: self.context.n_reused)
         offload = self.placement.gpu_layers > 0
@@ -156,10 +156,10 @@ class Engine:
         self._open.append(handle.close)  # type: ignore[attr-defined]
         return handle
 
-    def _backend_of(self, device: ggml.Device) -> ggml.Backend:
+    def _backend_of(self, device: ggml_backend.Device) -> ggml_backend.Backend:
         backend = self._backends.get(device)
         if backend is None:
-            backend = self._backends[device] = ggml.Backend(device, self._threadpool)
+            backend = self._backends[device] = ggml_backend.Backend(device, self._threadpool)
         return backend
 
     def _close_images(self) -> None:
@@ -177,7 +177,7 @@ class Engine:
         self.drop(sequence)
 
     @property
-    def vision_device(self) -> ggml.Device:
+    def vision_device(self) -> ggml_backend.Device:
         """The device of the last cross-attention layer."""
         return self._hook.layers[-1].backend.device
 

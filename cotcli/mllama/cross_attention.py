@@ -18,7 +18,7 @@ from cotcli.mllama.chunks import split_rows
 from cotcli.mllama.hparams import HParams, TextHParams
 from cotcli.mllama.tensor_names import cross_attention_tensors
 from cotcli.mllama.weights import WeightFile
-from cotcli.native import ggml
+from cotcli.native import ggml, ggml_backend
 from cotcli.native.ggml import Arena, Tensor
 
 # Columns whose scores are held at once: at 11B shapes 64 columns take 52 MB.
@@ -74,10 +74,10 @@ class ImageKV:
             self.v[layer.index] = arena.tensor(kv_type, self.n_all, hp.head_dim, hp.num_key_value_heads)
         self._owned.append(arena)
         self._owned.insert(0, backend.allocate(arena))  # buffers are closed before the tensors in them
-        with Arena(1) as inputs, ggml.GraphAllocator(backend) as allocator:
+        with Arena(1) as inputs, ggml_backend.GraphAllocator(backend) as allocator:
             source = inputs.tensor(ggml.F32, hp.hidden_size, self.n_all)
             with backend.allocate(inputs):
-                ggml.set_data(source, np.ascontiguousarray(states, np.float32))
+                ggml_backend.set_data(source, np.ascontiguousarray(states, np.float32))
                 for layer in layers:
                     flops = 4.0 * hp.hidden_size * hp.num_key_value_heads * hp.head_dim
                     for start, count in split_rows(0, self.n_all, flops):
@@ -119,7 +119,7 @@ class CrossAttentionLayer:
         backend: where its input lives and where it computes.
     """
 
-    def __init__(self, file: WeightFile, index: int, backend: ggml.Backend) -> None:
+    def __init__(self, file: WeightFile, index: int, backend: ggml_backend.Backend) -> None:
         self.hparams: TextHParams = file.hparams.text
         self.index, self.backend = index, backend
         prefix = f"blk.{index}."

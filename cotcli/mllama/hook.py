@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 from cotcli.errors import CotcliError
 from cotcli.mllama.cross_attention import QUERY_CHUNK, ColumnGroup, CrossAttentionLayer
 from cotcli.mllama.weights import WeightFile
-from cotcli.native import ggml, interrupt
+from cotcli.native import ggml, ggml_backend, interrupt
+from cotcli.native.ggml_backend import Device
 
 # A decode of this many tokens takes long enough that Ctrl-C should be looked for between its nodes.
 _LONG_DECODE = 32
@@ -27,7 +28,7 @@ _MAX_CACHED_GRAPHS = 256
 class _CachedGraph:
     arena: ggml.Arena
     inputs: ggml.Arena
-    staging: ggml.Buffer | None
+    staging: ggml_backend.Buffer | None
     alias: ggml.Tensor
     hidden: ggml.Tensor
     graph: int
@@ -52,7 +53,7 @@ class CrossAttentionHook:
     def __init__(
         self,
         file: WeightFile,
-        backend_of: Callable[[ggml.Device], ggml.Backend],
+        backend_of: Callable[[Device], ggml_backend.Backend],
         n_reused: Callable[[], int],
     ) -> None:
         self._file, self._backend_of, self._n_reused = file, backend_of, n_reused
@@ -62,7 +63,7 @@ class CrossAttentionHook:
             self._layer_after.setdefault(f"l_out-{text.hooked_layer(index)}".encode(), []).append(index)
         self._layers: dict[int, CrossAttentionLayer] = {}
         self._graphs: dict[tuple[object, ...], _CachedGraph] = {}
-        self._allocators: dict[ggml.Device, ggml.GraphAllocator] = {}
+        self._allocators: dict[Device, ggml_backend.GraphAllocator] = {}
         self._nodes: dict[int, bytes] = {}
         self._reused_before = -1
         self._fresh_pass = True
@@ -166,7 +167,7 @@ class CrossAttentionHook:
             if n_columns != len(self._output_columns):
                 raise CotcliError(f"{name.decode()} has {n_columns} columns, expected {self._n_columns}")
             groups = _select(groups, self._output_columns)
-        device = ggml.device_of(node)
+        device = ggml_backend.device_of(node)
         for index in self._layer_after[name]:
             layer = self._layers.get(index)
             if layer is None:
@@ -175,13 +176,13 @@ class CrossAttentionHook:
             if groups:
                 cached = self._graph(layer, node, device, groups)
                 if cached.hidden != cached.alias:
-                    ggml.tensor_copy(cached.alias, cached.hidden)
+                    ggml_backend.tensor_copy(cached.alias, cached.hidden)
                 layer.backend.compute(cached.graph)
                 if cached.hidden != cached.alias:
-                    ggml.tensor_copy(cached.hidden, cached.alias)
+                    ggml_backend.tensor_copy(cached.hidden, cached.alias)
 
     def _graph(
-        self, layer: CrossAttentionLayer, node: int, device: ggml.Device, groups: Sequence[ColumnGroup]
+        self, layer: CrossAttentionLayer, node: int, device: Device, groups: Sequence[ColumnGroup]
     ) -> _CachedGraph:
         t = ggml.fields(node)
         buffer = ggml.fields(t.view_src).buffer if t.view_src else t.buffer
@@ -196,7 +197,7 @@ class CrossAttentionHook:
         return cached
 
     def _build(
-        self, layer: CrossAttentionLayer, buffer: int, address: int, device: ggml.Device, groups: Sequence[ColumnGroup]
+        self, layer: CrossAttentionLayer, buffer: int, address: int, device: Device, groups: Sequence[ColumnGroup]
     ) -> _CachedGraph:
         columns = groups[-1].start + groups[-1].count
         pieces = sum(-(-group.count // QUERY_CHUNK) for group in groups)
@@ -204,11 +205,11 @@ class CrossAttentionHook:
         staging = None
         allocator = self._allocators.get(layer.backend.device)
         if allocator is None:
-            allocator = self._allocators[layer.backend.device] = ggml.GraphAllocator(layer.backend)
+            allocator = self._allocators[layer.backend.device] = ggml_backend.GraphAllocator(layer.backend)
         size = allocator.size
         try:
             alias = hidden = inputs.tensor(ggml.F32, layer.hparams.hidden_size, columns)
-            ggml.place(buffer, alias, address)
+            ggml_backend.place(buffer, alias, address)
             if device != layer.backend.device:
                 hidden = inputs.tensor(ggml.F32, layer.hparams.hidden_size, columns)
                 staging = layer.backend.allocate(inputs)

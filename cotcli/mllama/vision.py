@@ -27,7 +27,7 @@ from cotcli.mllama.chunks import split_rows
 from cotcli.mllama.hparams import HParams, VisionHParams
 from cotcli.mllama.tensor_names import mmproj_tensors
 from cotcli.mllama.weights import WeightFile
-from cotcli.native import ggml
+from cotcli.native import ggml, ggml_backend
 from cotcli.native.ggml import Arena, Tensor
 
 _GRAPH_SIZE = 64
@@ -41,27 +41,28 @@ class VisionTower:
         backend: where to run; weights are placed there at once.
     """
 
-    def __init__(self, file: WeightFile, backend: ggml.Backend) -> None:
+    def __init__(self, file: WeightFile, backend: ggml_backend.Backend) -> None:
         self._file = file
         self._hparams = file.hparams.vision
         self._backend = backend
         self._weights = file.place(placed_tensors(file.hparams), backend)
-        self._allocator = ggml.GraphAllocator(backend)
+        self._allocator = ggml_backend.GraphAllocator(backend)
 
     def close(self) -> None:
         self._allocator.close()
         self._weights.close()
 
     @staticmethod
-    def identity(file: WeightFile, device: ggml.Device) -> str:
+    def identity(file: WeightFile, device: ggml_backend.Device) -> str:
         """What the states of a picture depend on but for the picture, as a hex digest.
 
         The same weights in another type, another kind of device and another release of ggml or of this file give other
         states, if only in the last bits. The number of threads does not change them.
         """
         digest = hashlib.sha256()
-        kind = ggml.device_name(device).rstrip("0123456789")  # CUDA0 and CUDA1 are alike if their model is
-        for part in (__version__, ggml.version().decode(), kind, ggml.device_description(device), file.hparams.vision):
+        kind = ggml_backend.device_name(device).rstrip("0123456789")  # CUDA0 and CUDA1 are alike if their model is
+        model = ggml_backend.device_description(device)
+        for part in (__version__, ggml.version().decode(), kind, model, file.hparams.vision):
             digest.update(f"{part}\n".encode())
         digest.update(file.identity(("v.", "mm.0.")).encode())
         return digest.hexdigest()
@@ -152,9 +153,9 @@ class _Pass:
             rows = inputs.tensor(ggml.F32, hp.hidden_size, self._rows)
             padding = inputs.tensor(ggml.F32, hp.hidden_size, self._all - self._rows)
             with tower._backend.allocate(inputs):
-                ggml.set_data(pixels, _patches(self._image.pixel_values[:tiles], hp.patch_size))
-                ggml.set_data(rows, table)
-                ggml.set_data(padding, np.zeros((self._all - self._rows, hp.hidden_size), np.float32))
+                ggml_backend.set_data(pixels, _patches(self._image.pixel_values[:tiles], hp.patch_size))
+                ggml_backend.set_data(rows, table)
+                ggml_backend.set_data(padding, np.zeros((self._all - self._rows, hp.hidden_size), np.float32))
                 embedded = arena.mul_mat(tower._weights["v.patch_embd.weight"], pixels)
                 embedded = arena.reshape(embedded, hp.hidden_size, patches - 1, tiles)
                 row_bytes = hp.hidden_size * 4
@@ -241,7 +242,7 @@ class _Pass:
         with Arena(32, _GRAPH_SIZE) as arena, Arena(2) as inputs:
             embedding = inputs.tensor(ggml.F32, hp.hidden_size, 1, hp.max_num_tiles)
             with tower._backend.allocate(inputs):
-                ggml.set_data(embedding, tile)
+                ggml_backend.set_data(embedding, tile)
                 normed = self._layer_norm(arena, self._hidden, "v.post_ln")
                 outputs = []
                 first = 0
@@ -268,7 +269,7 @@ class _Pass:
                 place = arena.view(self._states, (out, count), offset=start * out * 4)
                 projected = arena.add(arena.mul_mat(weights["mm.0.weight"], rows), weights["mm.0.bias"])
                 self._compute(arena, arena.cpy(projected, place))
-        return ggml.get_data(self._states)
+        return ggml_backend.get_data(self._states)
 
     # -- parts of steps -------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from cotcli.errors import ModelError
 from cotcli.mllama.hparams import ARCHITECTURE, PAIR_ID_KEY, HParams
 from cotcli.mllama.tensor_names import Role, mmproj_tensors
-from cotcli.native import ggml
+from cotcli.native import ggml, ggml_backend
 from cotcli.native.gguf_header import TensorHeader
 
 _CPU_ALIGNMENT = 32  # what ggml asks of host pointers; GGUF's default alignment is the same
@@ -105,7 +105,7 @@ class WeightFile:
             for name, t in ((name, self._tensors[name]) for name in names)
         ]
 
-    def place(self, names: Iterable[str], backend: ggml.Backend) -> PlacedWeights:
+    def place(self, names: Iterable[str], backend: ggml_backend.Backend) -> PlacedWeights:
         """Puts the named tensors where ``backend`` computes."""
         return PlacedWeights(self, list(names), backend)
 
@@ -118,7 +118,7 @@ class WeightFile:
 class PlacedWeights:
     """Named tensors on one device; owns what was allocated for them."""
 
-    def __init__(self, file: WeightFile, names: list[str], backend: ggml.Backend) -> None:
+    def __init__(self, file: WeightFile, names: list[str], backend: ggml_backend.Backend) -> None:
         self._arena = ggml.Arena(len(names))
         self._file = file  # keeps the mapping alive as long as tensors point into it
         self._tensors: dict[str, int] = {}
@@ -128,7 +128,7 @@ class PlacedWeights:
             self._tensors[name] = self._arena.tensor(int(tensor.tensor_type), *ne)
         in_place = backend.is_cpu and all(file._bytes(name).ctypes.data % _CPU_ALIGNMENT == 0 for name in names)
         try:
-            self._buffer = ggml.host_buffer(file._data) if in_place else backend.allocate(self._arena)
+            self._buffer = ggml_backend.host_buffer(file._data) if in_place else backend.allocate(self._arena)
         except BaseException:
             self._arena.close()
             raise
@@ -136,7 +136,7 @@ class PlacedWeights:
             if in_place:
                 self._buffer.place(handle, file._bytes(name).ctypes.data)
             else:
-                ggml.set_data(handle, np.ascontiguousarray(file._bytes(name)))
+                ggml_backend.set_data(handle, np.ascontiguousarray(file._bytes(name)))
         self._buffer.mark_weights()
 
     def __getitem__(self, name: str) -> ggml.Tensor:

@@ -3,7 +3,8 @@
 library.py      the loaded libllama and libggml, one copy of each, and how a symbol is bound
 abi.py          checks at import that they are the release whose layouts we rely on
 about.py        what they say of themselves
-ggml.py         ggml tensors, operators, backends and buffers; owners of contexts, buffers, threadpools
+ggml.py         ggml tensors, operators, graphs
+ggml_backend.py devices, what computes on them, buffers, threadpools
 devices.py      what there is to compute on, and its memory; other machines over RPC
 host_memory.py  what memory this process can still take
 cpu.py          processors

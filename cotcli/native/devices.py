@@ -13,7 +13,7 @@ from functools import cache
 import llama_cpp
 
 from cotcli.errors import ResourceError, UsageError
-from cotcli.native import ggml, interrupt
+from cotcli.native import ggml, ggml_backend, interrupt
 from cotcli.native.library import PINNED, bind
 from cotcli.native.rpc_hello import check_server
 
@@ -99,7 +99,7 @@ class DeviceInfo:
         host_buffers: whether libllama keeps what the CPU computes on in memory that this device can read.
     """
 
-    handle: ggml.Device
+    handle: ggml_backend.Device
     name: str
     description: str
     kind: str
@@ -117,7 +117,7 @@ class DeviceInfo:
         return self.total > 0
 
 
-def info(device: ggml.Device) -> DeviceInfo:
+def info(device: ggml_backend.Device) -> DeviceInfo:
     """What a device is; asks a GPU's driver, or the machine at the other end of RPC."""
     props = ggml_backend_dev_props()
     with interrupt.deferred():  # a backend may log, which comes back into Python
@@ -147,12 +147,12 @@ def _text(value: bytes | None) -> str:
 def all_devices() -> list[DeviceInfo]:
     """Every device, in ggml's order."""
     start()
-    return [info(device) for device in ggml.devices()]
+    return [info(device) for device in ggml_backend.devices()]
 
 
 def cpu() -> DeviceInfo:
     """The CPU, whose memory is the host's."""
-    return info(ggml.cpu_device())
+    return info(ggml_backend.cpu_device())
 
 
 def offload_devices(devices: list[DeviceInfo]) -> list[DeviceInfo]:
@@ -173,7 +173,7 @@ def offload_devices(devices: list[DeviceInfo]) -> list[DeviceInfo]:
 
 
 @cache
-def allocation(device: ggml.Device, type_: int, *ne: int) -> int:
+def allocation(device: ggml_backend.Device, type_: int, *ne: int) -> int:
     """Bytes that a tensor of this type and shape takes on the device, its backend's padding included."""
     with ggml.Arena(1) as arena:
         return int(_buft_get_alloc_size(_dev_buffer_type(device), arena.tensor(type_, *ne)))
@@ -185,7 +185,7 @@ def repacks(type_: int, *ne: int) -> bool:
 
     As libllama finds it out: by asking whether the CPU would multiply with it from such a buffer.
     """
-    cpu = ggml.cpu_device()
+    cpu = ggml_backend.cpu_device()
     address = _reg_get_proc_address(_dev_backend_reg(cpu), b"ggml_backend_dev_get_extra_bufts")
     buffer_types = _GET_EXTRA_BUFTS(address)(cpu) if address else None
     index = 0
@@ -193,7 +193,7 @@ def repacks(type_: int, *ne: int) -> bool:
         with ggml.Arena(4) as arena:
             weight = arena.tensor(type_, *ne)
             product = arena.mul_mat(weight, arena.tensor(ggml.F32, ne[0], 512))
-            with ggml.Buffer(_buft_alloc_buffer(buffer_types[index], 0)) as empty:
+            with ggml_backend.Buffer(_buft_alloc_buffer(buffer_types[index], 0)) as empty:
                 ggml.fields(weight).buffer = empty.handle
                 if _dev_supports_op(cpu, product):
                     return True

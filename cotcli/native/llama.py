@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cotcli.errors import ContextFullError, CotcliError, ModelError, ResourceError
-from cotcli.native import ggml, interrupt, log
+from cotcli.native import ggml, ggml_backend, interrupt, log
 from cotcli.native.devices import start
 from cotcli.native.library import bind
 
@@ -47,7 +47,7 @@ class LlamaModel(ggml.Handle):
         self,
         path: Path,
         gpu_layers: int = 0,
-        devices: Sequence[ggml.Device] = (),
+        devices: Sequence[ggml_backend.Device] = (),
         on_progress: Callable[[float], None] | None = None,
     ) -> None:
         start()
@@ -174,7 +174,7 @@ class LlamaContext(ggml.Handle):
     def __init__(
         self,
         model: LlamaModel,
-        threadpool: ggml.Threadpool,
+        threadpool: ggml_backend.Threadpool,
         on_node: NodeCallback,
         *,
         n_ctx: int,
