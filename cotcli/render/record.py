@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from cotcli.answer import Answer, AnswerScore, GenerationParams, ImageInfo, ModelInfo, Timing, Usage
-from cotcli.doctor import Report
+from cotcli.diagnosis import Report
 from cotcli.errors import CotcliError, Interrupted, NoConclusionError
 from cotcli.stages import STAGES, StageDelta, StageEnd, StageEvent, StageStart
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from cotcli.doctor import DeviceReport, ModelReport, Report, Versions
+from cotcli.diagnosis import DeviceReport, ModelReport, Report, Versions
 from cotcli.install import size_text
 from cotcli.render.text import clean
 

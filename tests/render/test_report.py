@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cotcli.doctor import DeviceReport, ModelReport, Report, Share, Versions
+from cotcli.diagnosis import DeviceReport, ModelReport, Report, Share, Versions
 from cotcli.render.report import report_text
 from cotcli.selftest import SelfTest
 
