@@ -239,7 +239,20 @@ def tidy(language: Path) -> None:
     if language.exists() and any(path.exists() for path in left):
         with contextlib.suppress(ResourceError), locked(language):
             if is_finished(left[0] / JOURNAL) and not (left[0] / PARTS[0]).exists():
-                shutil.rmtree(left[0], ignore_errors=True)
+                remove_work(left[0])
+            with contextlib.suppress(OSError):
+                left[0].rmdir()  # if it is empty: killed between the last two steps of that
+
+
+def remove_work(folder: Path) -> None:
+    """Removes the folder of a finished run; its journal last, by which `tidy` would know what is left of it."""
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name != JOURNAL:
+                path.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _discard(plan: Plan) -> None:
@@ -247,7 +260,7 @@ def _discard(plan: Plan) -> None:
         path.unlink(missing_ok=True)
     part_beside(record_beside(plan.language)).unlink(missing_ok=True)
     if plan.resumable:
-        shutil.rmtree(plan.work, ignore_errors=True)
+        remove_work(plan.work)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from convert.journal import Journal
 from convert.needs import DiskNeeds, Survey, free_bytes
-from convert.pair import JOURNAL, PARTS, disk_errors, install_pair
+from convert.pair import JOURNAL, PARTS, disk_errors, install_pair, remove_work
 from convert.sources import Origin
 from cotcli.errors import HubError
 from cotcli.hub import HubRepo
@@ -57,7 +57,7 @@ def install_ready(
         assert journal.finishing is not None
         record = InstallRecord.from_dict(journal.finishing)
         install_pair(language, parts, record)
-        shutil.rmtree(work, ignore_errors=True)
+        remove_work(work)
     return record
 
 
