@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +19,7 @@ from PIL import Image
 from cotcli.errors import ImageError
 from cotcli.image import ImageLimits, load_image
 from tests.image_files import pattern, png, samples, written
+from tests.image_kinds import tiff_of
 
 SAMPLES = samples(24, 17)
 
@@ -127,6 +132,54 @@ def test_truncated_tiff_with_jpeg_inside_is_quiet() -> None:
     """libtiff reports to file descriptor 2 by itself; `silence` fails this test if that gets through."""
     data = SAMPLES["tiff jpeg"].data
     assert load(data.replace(b"\xff\xdb", b"\xff\xfe")) is None
+
+
+@pytest.mark.parametrize("tags", [{}, {"compression": 8}, {"planar": 2}], ids=["plain", "deflate", "planes"])
+def test_a_tiff_that_does_not_name_all_its_strips(tags: dict[str, Any]) -> None:
+    """Pillow leaves black what the file does not say where it is."""
+    rgb = pattern(24, 21, 3)
+    parts = [rgb[..., i] for i in range(3)] if "planar" in tags else [rgb[i : i + 7] for i in (0, 7, 14)]
+    strips = [zlib.compress(part.tobytes()) if "compression" in tags else part.tobytes() for part in parts]
+    rows = 21 if "planar" in tags else 7
+
+    def of(strips: list[bytes]) -> Image.Image | None:
+        return load(tiff_of("<", 24, 21, strips, bits=[8] * 3, rows=rows, **tags))
+
+    np.testing.assert_array_equal(np.asarray(of(strips)), rgb)
+    assert of(strips[:2]) is None and of(strips[:1]) is None
+
+
+def test_a_tiff_that_does_not_name_all_its_tiles() -> None:
+    rgb = pattern(24, 21, 3)
+    padded = np.pad(rgb, ((0, 11), (0, 8), (0, 0)))
+    tiles = b"".join(padded[y : y + 16, x : x + 16].tobytes() for y in (0, 16) for x in (0, 16))
+
+    def of(count: int) -> Image.Image | None:
+        begin = 8 + 2 + 12 * 10 + 4
+        lists = struct.pack("<3H", 8, 8, 8) + struct.pack(f"<{count}I", *(range(300, 300 + count * 768, 768)))
+        lists += struct.pack(f"<{count}I", *[768] * count)
+        tags = [(256, 4, 1, 24), (257, 4, 1, 21), (258, 3, 3, begin), (259, 4, 1, 1), (262, 4, 1, 2), (277, 4, 1, 3)]
+        tags += [(322, 4, 1, 16), (323, 4, 1, 16), (324, 4, count, begin + 6), (325, 4, count, begin + 6 + 4 * count)]
+        head = b"II*\0\x08\0\0\0" + struct.pack("<H", 10) + b"".join(struct.pack("<HHII", *tag) for tag in tags)
+        return load((head + bytes(4) + lists).ljust(300, b"\0") + tiles)
+
+    np.testing.assert_array_equal(np.asarray(of(4)), rgb)
+    assert of(3) is None and of(2) is None
+
+
+def test_a_tiff_whose_jpeg_strips_are_cut() -> None:
+    """libtiff leaves grey what they lack."""
+    rgb = np.kron(pattern(8, 16, 3), np.ones((8, 8, 1), np.uint8))
+    data = written(Image.fromarray(rgb), "TIFF", compression="jpeg", strip_size=64 * 3 * 32)
+    with Image.open(io.BytesIO(data)) as image:
+        sizes = image.tag_v2[279]
+        assert len(sizes) == 4 and load(data) is not None
+    places = [place for place in range(len(data)) if data.startswith(struct.pack("<4H", *sizes), place)]
+    assert len(places) == 1
+    for size in (sizes[3] // 2, sizes[3] - 20):
+        cut = bytearray(data)
+        struct.pack_into("<H", cut, places[0] + 6, size)
+        assert load(bytes(cut)) is None
 
 
 def test_notes_get_through_while_a_thread_decodes_tiff(tmp_path: Path) -> None:

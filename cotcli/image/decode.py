@@ -23,6 +23,7 @@ from cotcli.image.jpeg_scans import with_more_data
 from cotcli.image.limits import ImageLimits
 from cotcli.image.png_rows import has_all_rows, has_damaged_data, is_interlaced
 from cotcli.image.sources import STDIN, name_of, read_source
+from cotcli.image.tiff_strips import has_all_strips
 from cotcli.printable import printable
 from cotcli.stderr import silenced
 
@@ -120,6 +121,8 @@ def _decode(data: bytes, shown: str, limits: ImageLimits) -> Image:
         _check_size(image, shown, limits)
         if format_name == "TIFF" and _is_thumbnail(image):
             raise ImageError(f"{shown}: its first picture is a thumbnail only, as in camera raw files", _DEVELOP)
+        if format_name == "TIFF" and not has_all_strips(getattr(image, "tag_v2", {}), data):
+            raise ImageError(f"{shown}: truncated, it does not hold all of the picture's strips", _AGAIN)
         if format_name == "PNG":
             _rescale_transparent(image, depth=data[24])
             _require_whole_png(image, data, shown)
