@@ -33,20 +33,27 @@ def tell(stages: Sequence[str], form: str = "staged", blind: bool = False) -> To
 
     `blind`: what only a picture can tell (the objects of the caption, and how many they are) weighs nothing.
     """
-    summary, caption, reasoning, conclusion = stages
+    _, caption, reasoning, conclusion = stages
     if form == "direct":
         return Told(conclusion, ((0, len(conclusion), DECIDED_WEIGHT),))
     text = join_stages(stages) if form == "staged" else "\n\n".join(stages)
-    tag = f"<{STAGES[1]}>" if form == "staged" else ""
+    at = _starts(stages, form)
     spans: list[tuple[int, int, float]] = []
-    start = text.index(tag + caption, len(summary)) + len(tag)
     if blind:
-        spans.append((start + caption.index("\n") + 1, start + len(caption) + 2, 0.0))
+        spans.append((at[1] + caption.index("\n") + 1, at[1] + len(caption) + 2, 0.0))
     else:
-        spans += [(start + m.start(), start + m.end(), SEEN_WEIGHT) for m in _SEEN.finditer(caption)]
-    start = text.index(reasoning, start + len(caption))
-    spans += [(start + m.start(), start + m.end(), DECIDED_WEIGHT) for m in _DECIDED.finditer(reasoning)]
-    spans += [(start + m.start(), start + m.end(), DECIDED_WEIGHT) for m in _STATE.finditer(reasoning)]
-    start = text.index(conclusion, start + len(reasoning))
-    spans.append((start, start + len(conclusion), DECIDED_WEIGHT))
+        spans += [(at[1] + m.start(), at[1] + m.end(), SEEN_WEIGHT) for m in _SEEN.finditer(caption)]
+    spans += [(at[2] + m.start(), at[2] + m.end(), DECIDED_WEIGHT) for m in _DECIDED.finditer(reasoning)]
+    spans += [(at[2] + m.start(), at[2] + m.end(), DECIDED_WEIGHT) for m in _STATE.finditer(reasoning)]
+    spans.append((at[3], at[3] + len(conclusion), DECIDED_WEIGHT))
     return Told(text, tuple(spans))
+
+
+def _starts(stages: Sequence[str], form: str) -> list[int]:
+    """Where each stage's words begin in the text."""
+    starts, end = [], 0
+    for tag, stage in zip(STAGES, stages, strict=True):
+        opened, closed = (f"<{tag}>", f"</{tag}>") if form == "staged" else ("", "")
+        starts.append(end + len(opened))
+        end = starts[-1] + len(stage + closed + "\n\n")
+    return starts

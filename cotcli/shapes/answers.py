@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cotcli.shapes.questions import (
+    ATTRIBUTES,
     CORNERS,
     COUNTED,
     LETTERS,
@@ -21,9 +22,9 @@ from cotcli.shapes.questions import (
     RELATIONS,
     Filter,
     Question,
-    article,
     steps_to_corner,
     the_object,
+    with_article,
 )
 from cotcli.shapes.scenes import Seen
 
@@ -111,7 +112,7 @@ def _normal(text: str) -> str:
 
 def needs_cells(question: Question) -> bool:
     """Whether the caption must say where objects lie: the order from left to right alone does not decide."""
-    return question.kind == "relation" or question.place in ("topmost", "lowest", *CORNERS)
+    return question.asks in RELATIONS or question.place in ("topmost", "lowest", *CORNERS)
 
 
 def make_summary(question: Question) -> str:
@@ -125,7 +126,7 @@ def make_summary(question: Question) -> str:
         return f"remove the {' and the '.join(names)} and count the objects left."
     if question.kind == "compare":
         return f"compare the number of {names[0]} and {names[1]}."
-    if question.kind == "relation":
+    if question.asks in RELATIONS:
         one, other = (found.singular for found in question.filters)
         return f"see whether the {one} is {RELATIONS[question.asks]} the {other}."
     if question.kind == "extreme":
@@ -134,7 +135,7 @@ def make_summary(question: Question) -> str:
         return "look for what the question names."
     single = question.filters[0].singular
     if question.kind == "exists":
-        return f"look for {article(single)} {single}."
+        return f"look for {with_article(single)}."
     return f"find the {single} and name its {question.asks}."
 
 
@@ -154,7 +155,7 @@ def make_reasoning(seen: Sequence[Seen], question: Question) -> Reasoning:
     """The reasoning that follows from these objects, right or wrong as they are."""
     if question.kind == "compare":
         text, value = _compare(seen, question)
-    elif question.kind == "relation":
+    elif question.asks in RELATIONS:
         text, value = _relation(seen, question)
     elif question.kind == "extreme" and question.place != "largest":
         text, value = _extreme(seen, question)
@@ -171,7 +172,7 @@ def make_reasoning(seen: Sequence[Seen], question: Question) -> Reasoning:
 
 def _one_by_one(seen: Sequence[Seen], question: Question) -> tuple[str, str]:
     """For each object yes or no to every filter; in brackets the number kept so far, or what is asked of the first."""
-    subtracting, naming = question.kind == "subtract", question.asks in ("colour", "shape", "size")
+    subtracting, naming = question.kind == "subtract", question.asks in ATTRIBUTES
     steps: list[str] = []
     kept: list[Seen] = []
     for item in seen:

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from cotcli.shapes.scenes import COLOURS, GRID, SHAPES, SIZES, Scene, SceneObject, Seen
 
 KINDS = ("count", "subtract", "compare", "exists", "attribute", "relation", "extreme", "absent")
-_KIND_WEIGHTS = (3, 4, 3, 2, 4, 6, 7, 2)  # more of those that look things up: they are learned last
+_KIND_WEIGHTS = (3, 4, 3, 2, 4, 6, 7, 4)  # more of those that look things up: they are learned last
 LETTERS = "ABCD"
+ATTRIBUTES: dict[str, tuple[str, ...]] = {"size": SIZES, "colour": tuple(COLOURS), "shape": SHAPES}
 NOT_HERE = "Not in this picture"
 
 
@@ -47,17 +48,16 @@ class Filter:
     @property
     def plural(self) -> str:
         """For example `small red circles`."""
-        words = self.singular
-        return words + ("es" if words.endswith("cross") else "s")
+        return plural(self.singular)
 
 
 @dataclass(frozen=True)
 class Question:
     """A question as asked.
 
-    `text` holds the options too. `filters` are the sets of objects it is about, in the order of the text. `asks` is
-    the attribute asked for (attribute, extreme, absent), the relation (compare: more, fewer; relation: left, right,
-    above, below) or what is counted of the objects left (subtract: `of the second` when the last filter is what is
+    `text` holds the options too. `filters` are the sets of objects it is about, in the order of the text; there are none
+    if it names a thing outside the world. `asks` is the attribute asked for (attribute, extreme, absent), the relation
+    (compare: more, fewer; relation, absent: left, right, above, below) or what is counted of the objects left (subtract: `of the second` when the last filter is what is
     counted, else empty). `place` is the extreme: leftmost, rightmost, topmost, lowest, largest or a corner such as
     `top left`. `value` is the truth in words or digits, `truth` the right conclusion: the letter where there are
     options, else `value`.
@@ -120,11 +120,14 @@ _COMPARE = {
     ),
 }
 _EXISTS = (
-    "Is there {a} {}?",
-    "Is there {a} {} in the picture?",
-    "Do you see {a} {}?",
-    "Does the picture show {a} {}?",
-    "Can you find {a} {}?",
+    "Is there {one}?",
+    "Is there {one} in the picture?",
+    "Do you see {one}?",
+    "Does the picture show {one}?",
+    "Can you find {one}?",
+    "Are there any {many}?",
+    "Are there {many} in the picture?",
+    "Do you see any {many}?",
 )
 _ATTRIBUTE = (
     "What {asks} is the {}?",
@@ -151,15 +154,16 @@ STRANGERS = (
     *("king", "farmer", "doctor", "singer", "girl", "boy", "player", "face", "hand", "crowd", "nurse", "teacher"),
     *("tree", "flower", "house", "window", "door", "table", "chair", "lamp", "bottle", "cup", "plate", "book"),
     *("phone", "clock", "shirt", "hat", "shoe", "bag", "apple", "banana", "carrot", "cake", "mountain", "river"),
+    *("rectangle", "hexagon", "heart", "arrow", "oval", "moon", "cloud", "sun"),
+    *(f"{colour} {shape}" for colour in ("black", "white", "grey", "brown") for shape in SHAPES),
 )
 UNSEEN_STRANGERS = (
     *("giraffe", "panda", "tractor", "ladder", "guitar", "sofa", "spoon", "castle", "pumpkin", "violin", "kite"),
-    *("candle", "island", "robot", "pizza", "helmet"),
+    *("candle", "island", "robot", "pizza", "helmet", "pentagon", "crescent", "diamond"),
+    *("silver star", "golden circle", "beige square", "turquoise triangle"),
 )
-_ABSENT = (
+_OUTSIDE = (
     "What is the {} doing?",
-    "What {attribute} is the {}?",
-    "How many {}s are there?",
     "Where is the {}?",
     "Who is with the {}?",
     "What is on the {}?",
@@ -193,7 +197,7 @@ def make_question(
         question = _compare(scene, rng)
     elif kind == "exists":
         found = _filter(scene, rng, real=0.4)
-        text = rng.choice(_EXISTS).format(found.singular, a=article(found.singular))
+        text = rng.choice(_EXISTS).format(one=with_article(found.singular), many=found.plural)
         question = _finish(rng, kind, text, (found,), "Yes" if _number(scene, found) else "No")
     else:
         question = None
@@ -211,9 +215,14 @@ def make_questions(scene: Scene, number: int, seed: int) -> tuple[Question, ...]
     return tuple(make_question(scene, rng, kind) for kind in kinds)
 
 
-def article(words: str) -> str:
-    """`a` or `an`."""
-    return "an" if words[0] in "aeiou" else "a"
+def with_article(words: str) -> str:
+    """`a red star`, `an orange star`."""
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+
+
+def plural(words: str) -> str:
+    """`red stars`, `red crosses`."""
+    return words + ("es" if words.endswith(("s", "x", "ch", "sh")) else "s")
 
 
 def _number(scene: Scene, found: Filter) -> int:
@@ -228,7 +237,7 @@ def _filter(scene: Scene, rng: random.Random, real: float = 0.65) -> Filter:
     colour = item.colour if taken else rng.choice(tuple(COLOURS))
     shape = item.shape if taken else rng.choice(SHAPES)
     width = rng.choices((1, 2, 3), (5, 4, 1) if real > 0.5 else (3, 5, 2))[0]
-    kept = set(rng.sample(("size", "colour", "shape"), width))
+    kept = set(rng.sample(tuple(ATTRIBUTES), width))
     return Filter(
         size if "size" in kept else None, colour if "colour" in kept else None, shape if "shape" in kept else None
     )
@@ -266,8 +275,8 @@ def _left(scene: Scene, removed: tuple[Filter, ...]) -> int:
 def _compare(scene: Scene, rng: random.Random) -> Question:
     """Two sets of one sort (colours, shapes or sizes), which therefore share no object."""
     item, other = rng.choice(scene.objects), rng.choice(scene.objects)
-    sort = rng.choices(("size", "colour", "shape"), (1, 2, 2))[0]
-    values = {"size": SIZES, "colour": tuple(COLOURS), "shape": SHAPES}[sort]
+    sort = rng.choices(tuple(ATTRIBUTES), (1, 2, 2))[0]
+    values = ATTRIBUTES[sort]
     first = getattr(item, sort)
     second = getattr(other, sort)
     if second == first:
@@ -293,12 +302,12 @@ def _names(scene: Scene, item: SceneObject) -> list[Filter]:
 
 
 def _attribute(scene: Scene, rng: random.Random) -> Question | None:
-    """The colour or shape of an object that its other attributes single out."""
+    """The colour, shape or size of an object that its other attributes single out."""
     cases = [
         (found, asks, item)
         for item in scene.objects
         for found in _names(scene, item)
-        for asks in ("colour", "shape")
+        for asks in ATTRIBUTES
         if getattr(found, asks) is None
     ]
     if not cases:
@@ -329,7 +338,7 @@ def _relation(scene: Scene, rng: random.Random) -> Question | None:
 
 
 def _extreme(scene: Scene, rng: random.Random) -> Question | None:
-    """The colour or shape of the object at an edge of the scene, nearest a corner, or largest."""
+    """The colour, shape or size of the object at an edge of the scene, nearest a corner, or largest."""
     for _ in range(6):
         place = rng.choice(
             (
@@ -341,7 +350,7 @@ def _extreme(scene: Scene, rng: random.Random) -> Question | None:
         item = _at(scene, place)
         if item is None:
             continue
-        asks = rng.choice(("colour", "shape"))
+        asks = rng.choice([word for word in ATTRIBUTES if (place, word) != ("largest", "size")])
         text = rng.choice(_EXTREME).format(asks=asks, the_object=the_object(place))
         filters = (Filter(size="big"),) if place == "largest" else ()
         return _finish(rng, "extreme", text, filters, getattr(item, asks), asks=asks, place=place)
@@ -395,18 +404,46 @@ def _at(scene: Scene, place: str) -> SceneObject | None:
 
 
 def _absent(scene: Scene, rng: random.Random, strangers: Sequence[str]) -> Question | None:
-    """A question about something that is not there: a thing outside the world, or a shape that this scene lacks."""
-    if rng.random() < 0.5:
-        text = rng.choice(_ABSENT).format(rng.choice(strangers), attribute=rng.choice(("colour", "size", "shape")))
-        return _finish(rng, "absent", text, (), NOT_HERE)
+    """A question about what is not there: a thing outside the world, or an object that this scene lacks."""
+    form = rng.choices(("outside", "attribute", "relation"), (2, 1, 1))[0]
+    if form == "outside":
+        return _finish(rng, "absent", _outside(scene, rng, strangers), (), NOT_HERE)
+    named = [ways for item in scene.objects if (ways := _names(scene, item))]
     for _ in range(8):
         found = _filter(scene, rng, real=0.1)
-        asks = rng.choice([word for word in ("colour", "shape") if getattr(found, word) is None] or ["size"])
-        if _number(scene, found) or getattr(found, asks) is not None:
+        if _number(scene, found):
             continue
-        text = rng.choice(_ATTRIBUTE).format(found.singular, asks=asks)
-        return _finish(rng, "absent", text, (found,), NOT_HERE, asks=asks)
+        if form == "attribute":
+            open_to = [word for word in ATTRIBUTES if getattr(found, word) is None]
+            if open_to:
+                asks = rng.choice(open_to)
+                text = rng.choice(_ATTRIBUTE).format(found.singular, asks=asks)
+                return _finish(rng, "absent", text, (found,), NOT_HERE, asks=asks)
+        elif named:
+            filters = [found, rng.choice(rng.choice(named))]
+            rng.shuffle(filters)
+            asks = rng.choice(tuple(RELATIONS))
+            text = rng.choice(_RELATION).format(*(each.singular for each in filters), relation=RELATIONS[asks])
+            return _finish(rng, "absent", text, tuple(filters), NOT_HERE, asks=asks)
     return None
+
+
+def _outside(scene: Scene, rng: random.Random, strangers: Sequence[str]) -> str:
+    """Words that ask about a thing outside the world, as one asks about objects of it, or otherwise."""
+    thing = rng.choice(strangers)
+    if " " not in thing and rng.random() < 0.25:
+        thing = f"{rng.choice((*SIZES, *COLOURS))} {thing}"
+    asks, relation = rng.choice(tuple(ATTRIBUTES)), rng.choice(tuple(RELATIONS.values()))
+    one_thing = (_OUTSIDE, _EXISTS, _ATTRIBUTE)
+    things = (_COUNT, _SUBTRACT_ONE)
+    pairs = (_SUBTRACT_TWO, _SUBTRACT_THEN, *_COMPARE.values())
+    form = rng.choices((*one_thing, *things, *pairs, _RELATION), (6, 4, 3, 2, 1, 1, 1, 1, 1, 3))[0]
+    both = [thing, _filter(scene, rng).singular]
+    rng.shuffle(both)
+    names = both if form in pairs or form is _RELATION else [thing]
+    if form in pairs or form in things:
+        names = [plural(name) for name in names]
+    return rng.choice(form).format(*names, asks=asks, relation=relation, one=with_article(thing), many=plural(thing))
 
 
 def _finish(
@@ -424,8 +461,9 @@ def _finish(
         return Question(kind, text, filters, asks, place, value, (), value)
     if value in ("Yes", "No"):
         choices = ["Yes", "No"]
-    elif kind in ("attribute", "extreme"):
-        choices = [value, *rng.sample([word for word in (COLOURS if asks == "colour" else SHAPES) if word != value], 3)]
+    elif asks in ATTRIBUTES:
+        others = [word for word in ATTRIBUTES[asks] if word != value]
+        choices = [value, *rng.sample(others, min(3, len(others)))]
     else:
         choices = [value, *rng.sample([str(n) for n in range(10) if str(n) != value], 3)]
     rng.shuffle(choices)
