@@ -55,12 +55,12 @@ class Filter:
 class Question:
     """A question as asked.
 
-    `text` holds the options too. `filters` are the sets of objects it is about, in the order of the text; there are none
-    if it names a thing outside the world. `asks` is the attribute asked for (attribute, extreme, absent), the relation
-    (compare: more, fewer; relation, absent: left, right, above, below) or what is counted of the objects left (subtract: `of the second` when the last filter is what is
-    counted, else empty). `place` is the extreme: leftmost, rightmost, topmost, lowest, largest or a corner such as
-    `top left`. `value` is the truth in words or digits, `truth` the right conclusion: the letter where there are
-    options, else `value`.
+    `text` holds the options too. `filters` are the sets of objects it is about, in the order of the text; there are
+    none if it names a thing outside the world. `asks` is the attribute asked for (attribute, extreme, absent), the
+    relation (compare: more, fewer; relation, absent: left, right, above, below) or what is counted of the objects left
+    (subtract: `of the second` when the last filter is what is counted, else empty). `place` is the extreme: leftmost,
+    rightmost, topmost, lowest, largest or a corner such as `top left`. `value` is the truth in words or digits, `truth`
+    the right conclusion: the letter where there are options, else `value`.
     """
 
     kind: str

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from functools import cache
 from typing import Any
 
+from cotcli.shapes.questions import STRANGERS, UNSEEN_STRANGERS
 from cotcli.shapes.scenes import Scene, make_scene
 
 Object = Mapping[str, Any]
@@ -16,6 +17,7 @@ PHRASE = re.compile(
     r"\b(?:(small|big) )?(?:(red|orange|yellow|green|blue|purple|pink) )?"
     r"(circle|square|triangle|star|cross|object)(?:s|es)?\b"
 )
+OUTSIDE = re.compile(rf"\b({'|'.join((*STRANGERS, *UNSEEN_STRANGERS))})(?:s|es)?\b")
 scene_of = cache(make_scene)  # scenes are asked for again and again
 
 
@@ -39,9 +41,9 @@ def names(text: str) -> list[tuple[str | None, ...]]:
 def read(text: str, objects: Sequence[Object], width: int, height: int) -> str:
     """The answer in words or digits."""
     text = re.split(r"\sA\. ", text)[0]
-    sets = [[item for item in objects if fits(item, named)] for named in names(text)]
-    if not sets:
+    if OUTSIDE.search(text):
         return "Not in this picture"
+    sets = [[item for item in objects if fits(item, named)] for named in names(text)]
     attribute = re.search(r"\b(colour|shape|size)\b", text)
     if re.match(r"Subtract|Remove|Take away|Without", text):
         gone = [id(item) for taken in sets[:-1] for item in taken]
@@ -50,6 +52,8 @@ def read(text: str, objects: Sequence[Object], width: int, height: int) -> str:
         assert attribute
         return str(outermost(found[1], objects, width, height)[attribute[1]])
     if found := re.search(r"\b(left of|right of|above|below)\b", text):
+        if not all(sets):
+            return "Not in this picture"
         ((one,), (other,)) = sets
         axis = "x" if found[1].endswith("of") else "y"
         return "Yes" if (one[axis] < other[axis]) == (found[1] in ("left of", "above")) else "No"
@@ -58,7 +62,7 @@ def read(text: str, objects: Sequence[Object], width: int, height: int) -> str:
         return "Yes" if (difference > 0 if found[1] in ("more", "greater") else difference < 0) else "No"
     if re.match(r"How many|Count|What is the number", text):
         return str(len(sets[0]))
-    if re.match(r"Is there|Do you see|Does the picture show|Can you find", text):
+    if re.match(r"Is there|Are there|Do you see|Does the picture show|Can you find", text):
         return "Yes" if sets[0] else "No"
     assert attribute
     if not sets[0]:

@@ -24,7 +24,7 @@ from cotcli.shapes.answers import (
 )
 from cotcli.shapes.questions import KINDS, Question, make_question
 from cotcli.shapes.scenes import COLOURS, Scene
-from tests.shapes.reading import Object, fits, names, objects_of, scene_of
+from tests.shapes.reading import OUTSIDE, Object, fits, names, objects_of, scene_of
 
 SEEDS = range(120)
 CORNERS = {"top left": "A1", "top right": "H1", "bottom left": "A8", "bottom right": "H8"}
@@ -66,6 +66,7 @@ def test_answers_are_well_formed_and_right(kind: str) -> None:
         listed = re.findall(r"^(\d)\. (\w+ \w+ \w+)(?: ([A-H]\d))?$", stage(answer, "CAPTION"), re.MULTILINE)
         by_x = sorted(objects_of(scene), key=lambda item: float(item["x"]))
         places = re.search(r"left of|right of|above|below|topmost|lowest|corner", question.text)
+        places = None if OUTSIDE.search(question.text) else places
         assert listed == [(str(i), name(o), cell(o, scene) if places else "") for i, o in enumerate(by_x, 1)]
 
 
@@ -97,10 +98,12 @@ def test_reasoning_answers_each_part_and_counts_what_is_kept(kind: str) -> None:
 def test_reasoning_keeps_what_is_asked_of_the_object_named(kind: str) -> None:
     outside = 0
     for _, question, objects, reasoning in of_kind(kind):
-        if not names(question.text):
+        if OUTSIDE.search(question.text):
             assert reasoning == "It asks for something else than these shapes, so it is not in this picture."
             outside += 1
             continue
+        if len(names(question.text)) == 2:
+            continue  # of places, see below
         (named,) = names(question.text)
         found = "none"
         for item, (told, words, state) in zip(objects, remarks(reasoning), strict=True):
@@ -140,8 +143,12 @@ def test_compare_reasoning_counts_both_sides() -> None:
         assert f"{a} is {relation} {b}, so {question.value.lower()}" in reasoning
 
 
-def test_relation_reasoning_finds_both_objects_and_compares_their_squares() -> None:
-    for scene, question, objects, reasoning in of_kind("relation"):
+@pytest.mark.parametrize("kind", ["relation", "absent"])
+def test_relation_reasoning_finds_both_objects_and_compares_their_squares(kind: str) -> None:
+    missing = 0
+    for scene, question, objects, reasoning in of_kind(kind):
+        if OUTSIDE.search(question.text) or len(names(question.text)) == 1:
+            continue
         which = 0 if question.asks in ("left", "right") else 1
         both = names(question.text)
         places = ["none", "none"]
@@ -150,8 +157,14 @@ def test_relation_reasoning_finds_both_objects_and_compares_their_squares() -> N
             places = [cell(item, scene)[which] if fit else old for fit, old in zip(fitting, places, strict=True)]
             assert (told, words) == (f"{name(item)} {cell(item, scene)}", flags(both, fitting))
             assert state == ":".join(places)
+        if "none" in places:
+            missing += 1
+            lacking = " ".join(filter(None, both[places.index("none")]))
+            assert reasoning.endswith(f". The {lacking} is not in this picture.")
+            continue
         a, b = places
         assert f"{a} is {'before' if a < b else 'after'} {b}, so {question.value.lower()}" in reasoning
+    assert (missing > 10) == (kind == "absent")
 
 
 def test_extreme_reasoning_keeps_the_best_so_far_and_what_is_asked_of_it() -> None:
