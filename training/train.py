@@ -71,7 +71,7 @@ class Options:
     seed: int = 0
     vision_steps: int = 3200
     language_steps: int = 1700
-    joint_steps: int = 940
+    joint_steps: int = 1600
     rate: float = 2.5e-3
     vision_share: float = 0.25  # the vision tower's share of the rate in the joint phase; a full one undoes the first
     language_share: float = 0.5
