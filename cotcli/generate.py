@@ -180,8 +180,9 @@ class Reasoner:
 
         Args:
             requests: asked for the next only when its picture can be read ahead, and when what came before has been
-                begun; while answers are written, in a thread, so that none waits for a request that is long in coming.
-                What they raise comes out at once.
+                begun. They are asked for in a thread of their own, a list or tuple apart, one at a time, so that no
+                answer waits for a request that is long in coming; that thread may still be waiting for one after this
+                iterator was left. What they raise comes out at once.
             parallel: answers at once, at most ``max_sequences``. What an answer says does not depend on it, but for
                 the rounding of sums.
 
@@ -205,6 +206,7 @@ class Reasoner:
             return None if taken is None else (taken[0], self._answer(*taken))
 
         with closing(LookAhead(requests, self._pictures.read)) as ahead:
+            del requests  # a generator that is left is then closed in the thread that ran it
             yield from Scheduler(self.engine, start, ahead.look_ahead, give, parallel).run()
 
     def _answer(self, request: Request, picture: Future[Picture | None]) -> Writing:

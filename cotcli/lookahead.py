@@ -5,10 +5,9 @@ Knows requests and when their pictures are there. Knows nothing of engines or an
 
 from __future__ import annotations
 
-import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from os import PathLike
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 # So many that the next is there when an answer ends, and so few that their pixels are no matter: 15 MB each at most
 # (see `cotcli.pictures`), besides the one that is being read.
 _AHEAD = 2
-_PATIENCE = 0.5  # seconds until a wait looks up, without which Ctrl-C would not end it on Windows
+_PATIENCE_S = 0.5  # until a wait looks up, without which Ctrl-C would not end it on Windows
 
 
 @dataclass(frozen=True)
@@ -45,29 +44,35 @@ class LookAhead:
     """Hands out requests in their order, each with its picture, which is read once for requests in a row.
 
     Args:
-        requests: asked for the next one only when there is room for it: by ``take``, or, while other answers are
-            written, in a thread, since it may be long in coming. The thread keeps no process from ending.
+        requests: asked for the next one only when there is room for it, and in a thread, since it may be long in
+            coming: all in the same one, since what they hold may be of use in no other. It keeps no process from
+            ending. A list or tuple, which any thread may ask, is asked by ``take`` too, so that one request needs no
+            thread; it may grow until its end is taken.
         read: reads a picture; called in the thread too.
     """
 
     def __init__(self, requests: Iterable[Request], read: Callable[[ImageSource], Picture]) -> None:
-        self._requests, self._read = iter(requests), read
-        self._left = float(len(requests)) if isinstance(requests, Sequence) else math.inf
-        self._waiting: deque[tuple[Request, Future[Picture | None]]] = deque()
+        self._read = read
+        # Only for whoever asks for requests: the thread while `_asked`, and who takes from a list otherwise.
+        self._requests = iter(requests)
         self._newest: tuple[ImageSource | None, Future[Picture | None]] | None = None
-        # What follows is shared with the thread, as is `_waiting`.
+        # What follows is read and changed by all, and with `_changed` held.
         self._changed = threading.Condition()
+        self._list = requests if isinstance(requests, (list, tuple)) else None
+        self._pulled = 0
+        self._waiting: deque[tuple[Request, Future[Picture | None]]] = deque()
         self._asked = 0
         """How many requests the thread is to ask for, or is asking for. Meanwhile nobody else does."""
         self._error: BaseException | None = None
-        self._closed = False
+        self._ended = False
+        """No more is to be asked for: there is no more, or nobody is there to take it."""
         self._thread: threading.Thread | None = None
 
     def take(self, *, wait: bool) -> tuple[Request, Future[Picture | None]] | None:
-        """The next request and its picture, which is None for a question without one.
+        """The next request and its picture, which has been read, or failed; it is None for a question without one.
 
         Args:
-            wait: for the picture too. Otherwise there is nothing to take until it has been read.
+            wait: for a request, and for its picture. Otherwise there is nothing to take until both are there.
 
         Returns:
             None if there is nothing to take; with ``wait`` that is the end.
@@ -76,15 +81,19 @@ class LookAhead:
             BaseException: whatever the requests raise when they are asked for the next.
         """
         with self._changed:
-            while wait and not self._waiting and self._asked and self._error is None:
-                self._changed.wait(_PATIENCE)
+            if wait and self._list is None and not self._waiting and self._error is None:
+                self._ask_for(1)
+            while wait and self._error is None and (not self._is_read() if self._waiting else self._asked):
+                self._changed.wait(_PATIENCE_S)
             self._raise()
             if self._waiting:
-                return self._waiting.popleft() if wait or self._waiting[0][1].done() else None
-            if not wait or not self._left:
+                return self._waiting.popleft() if self._is_read() else None
+            if not wait or self._ended:
                 return None
-        # Nothing else is to be done meanwhile, and Ctrl-C can end it here.
+        # A list's next. Nothing else is to be done meanwhile, and Ctrl-C can end it here.
         pulled = self._pull()
+        with self._changed:
+            self._count(pulled is not None)
         if pulled is None:
             return None
         request, future, is_new = pulled
@@ -102,38 +111,46 @@ class LookAhead:
         """
         with self._changed:
             self._raise()
-            wanted = min(_AHEAD - len(self._waiting), self._left)
-            if self._asked >= wanted:
-                return
-            self._asked = int(wanted)
-            self._changed.notify_all()
-            if self._thread is None:
-                # Not an executor's: those are waited for when the process ends, and a request may never come.
-                self._thread = threading.Thread(target=self._work, name="cotcli-pictures", daemon=True)
-                self._thread.start()
+            room = _AHEAD - len(self._waiting)
+            # Not for the end of a list: until that is taken, the list may grow.
+            self._ask_for(room if self._list is None else min(room, len(self._list) - self._pulled))
 
     def close(self) -> None:
-        """Asks for no more. What is being waited for, or read, is left to the thread."""
+        """Asks for no more. What is being waited for is left to the thread, as is a picture that is being read."""
         with self._changed:
-            self._closed = True
+            self._ended, self._asked = True, 0
             self._changed.notify_all()
+
+    def _ask_for(self, count: int) -> None:
+        if self._asked >= count or self._ended:
+            return
+        self._asked = count
+        self._changed.notify_all()
+        if self._thread is None:
+            # Not an executor's: those are waited for when the process ends, and a request may never come.
+            self._thread = threading.Thread(target=self._work, name="cotcli-look-ahead", daemon=True)
+            self._thread.start()
+
+    def _is_read(self) -> bool:
+        return self._waiting[0][1].done()
 
     def _raise(self) -> None:
         error, self._error = self._error, None
         if error is not None:
             raise error
 
+    def _count(self, is_one: bool) -> None:
+        self._pulled += is_one
+        self._ended |= not is_one
+
     def _pull(self) -> tuple[Request, Future[Picture | None], bool] | None:
         """The next request, its picture to be, and whether that has still to be read; None at the end, or an error."""
-        request = next(self._requests, None)
-        if request is None:
-            self._left = 0
-            return None
-        self._left -= 1
-        is_new = self._newest is None or not _same(self._newest[0], request.image)
-        if self._newest is None or is_new:
-            self._newest = request.image, Future()
-        return request, self._newest[1], is_new
+        for request in self._requests:
+            is_new = self._newest is None or not _same(self._newest[0], request.image)
+            if self._newest is None or is_new:
+                self._newest = request.image, Future()
+            return request, self._newest[1], is_new
+        return None
 
     def _work(self) -> None:
         while self._wait_to_be_asked():
@@ -143,19 +160,27 @@ class LookAhead:
             except BaseException as raised:  # carried over to whoever takes the next
                 error = raised
             with self._changed:
-                self._asked = self._asked - 1 if self._left and error is None else 0
+                if self._ended:  # nobody is there any more
+                    break
+                if error is None:
+                    self._count(pulled is not None)
                 self._error = error
+                self._asked = 0 if self._ended or error is not None else self._asked - 1
                 if pulled is not None:
                     self._waiting.append(pulled[:2])
                 self._changed.notify_all()
             if pulled is not None and pulled[2]:
                 self._fulfil(pulled[0].image, pulled[1])
+                with self._changed:
+                    self._changed.notify_all()
+        # A generator that nobody else holds is closed where it was run.
+        self._requests = iter(())
 
     def _wait_to_be_asked(self) -> bool:
         with self._changed:
-            while not self._asked and not self._closed:
+            while not self._asked and not self._ended:
                 self._changed.wait()
-            return not self._closed
+            return not self._ended
 
     def _fulfil(self, image: ImageSource | None, future: Future[Picture | None]) -> None:
         """Reads a picture; what goes wrong is carried over to whoever takes it. Ctrl-C comes out where it is raised."""

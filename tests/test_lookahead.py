@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import count
 from queue import Queue
@@ -52,11 +53,15 @@ def pixels(taken: Any) -> Any:
     return taken[1].result()
 
 
-def until_read(reader: Reader, number: int) -> None:
+def until(is_so: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
-    while len(reader.read) < number:
+    while not is_so():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def until_read(reader: Reader, number: int) -> None:
+    until(lambda: len(reader.read) >= number)
     time.sleep(0.05)  # the future is set after the reader returns
 
 
@@ -119,15 +124,15 @@ def test_requests_are_pulled_as_needed() -> None:
 
 
 class Live:
-    """Requests that come, and fail, when they are let."""
+    """Requests that come, and fail, when they are let, and the threads that ask for them."""
 
     def __init__(self) -> None:
         self.come: Queue[Request | BaseException] = Queue()
-        self.asked_in: list[str] = []
+        self.asked_in: list[threading.Thread] = []
 
     def __iter__(self) -> Iterator[Request]:
         while True:
-            self.asked_in.append(threading.current_thread().name)
+            self.asked_in.append(threading.current_thread())
             request = self.come.get(timeout=60)
             if isinstance(request, BaseException):
                 raise request
@@ -150,7 +155,68 @@ def test_what_is_long_in_coming_is_not_waited_for() -> None:
         live.come.put(LookupError("row 4"))
         with pytest.raises(LookupError, match="row 4"):
             take(ahead, wait=True)
-    assert live.asked_in[0] == "MainThread" and set(live.asked_in[1:]) == {"cotcli-pictures"}
+    assert len(live.asked_in) == 4 and len(set(live.asked_in)) == 1
+    assert live.asked_in[0].name == "cotcli-look-ahead"
+
+
+def rows(closed_in: list[threading.Thread]) -> Iterator[Request]:
+    """Requests out of a database, which is of no use in another thread than the one that opened it."""
+    with closing(sqlite3.connect(":memory:")) as database:
+        try:
+            for (image,) in database.execute("VALUES ('a'), ('b'), ('c'), ('d'), ('e')"):
+                yield Request(image, "?")
+        finally:
+            closed_in.append(threading.current_thread())
+
+
+def test_requests_are_asked_for_in_one_thread() -> None:
+    reader, closed_in = Reader(), list[threading.Thread]()
+    reader.go.set()
+    with closing(LookAhead(rows(closed_in), reader)) as ahead:
+        images = [taken[0].image for taken in iter(lambda: take(ahead, wait=True), None)]
+    assert images == ["a", "b", "c", "d", "e"]
+    assert [thread.name for thread in closed_in] == ["cotcli-look-ahead"]
+
+
+def test_a_generator_that_is_left_is_closed_where_it_was_run() -> None:
+    reader, closed_in = Reader(), list[threading.Thread]()
+    reader.go.set()
+    ahead = LookAhead(rows(closed_in), reader)
+    assert pixels(ahead.take(wait=True)) == "pixels of a"
+    assert closed_in == []
+    ahead.close()
+    until(lambda: bool(closed_in))
+    assert [thread.name for thread in closed_in] == ["cotcli-look-ahead"]
+
+
+def test_what_comes_when_nobody_is_there_is_not_read() -> None:
+    reader, live = Reader(), Live()
+    reader.go.set()
+    live.come.put(Request("a", "?"))
+    with closing(LookAhead(live, reader)) as ahead:
+        take(ahead, wait=True)
+        until(lambda: len(live.asked_in) == 2)
+    live.come.put(Request("b", "?"))
+    live.asked_in[0].join(60)
+    assert not live.asked_in[0].is_alive()
+    assert reader.read == ["a"]
+    assert ahead.take(wait=True) is None and ahead.take(wait=False) is None
+
+
+def test_a_list_may_grow_while_it_is_answered() -> None:
+    reader = Reader()
+    reader.go.set()
+    requests = names("a", "b")
+    with closing(LookAhead(requests, reader)) as ahead:
+        images = []
+        for more in (["c"], [], ["d"], ["e"]):
+            images.append(take(ahead, wait=True)[0].image)
+            time.sleep(0.05)  # for the thread, which is not to come to the end of the list
+            requests += names(*more)
+        assert [*images, take(ahead, wait=True)[0].image] == ["a", "b", "c", "d", "e"]
+        assert take(ahead, wait=True) is None
+        requests += names("f")
+        assert take(ahead, wait=True) is None, "the end of a list is its end"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
@@ -164,6 +230,22 @@ def test_ctrl_c_ends_the_wait_for_what_does_not_come() -> None:
             threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT]).start()
             ahead.take(wait=True)
         live.come.put(LookupError("nobody hears of it"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_ctrl_c_ends_the_wait_for_a_picture() -> None:
+    reader, live = Reader(), Live()
+    came: list[Any] = []
+    live.come.put(Request("a", "?"))
+    with closing(LookAhead(live, reader)) as ahead:
+        with pytest.raises(KeyboardInterrupt):
+            threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT]).start()
+            came.append(ahead.take(wait=True))
+            time.sleep(10)  # so that it hits nobody else
+        assert came == []
+        threading.Timer(0.2, reader.go.set).start()
+        taken = ahead.take(wait=True)
+        assert taken is not None and taken[1].done(), "it is waited for again"
 
 
 def test_the_end_is_asked_for_once() -> None:
