@@ -245,14 +245,20 @@ def tidy(language: Path) -> None:
 
 
 def remove_work(folder: Path) -> None:
-    """Removes the folder of a finished run; its journal last, by which `tidy` would know what is left of it."""
+    """Removes the folder of a finished run; its journal last, by which `tidy` knows what is left of it.
+
+    Where something cannot be removed, the journal stays with it.
+    """
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             elif path.name != JOURNAL:
-                path.unlink()
-    shutil.rmtree(folder, ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    path.unlink()
+        if [path.name for path in folder.iterdir()] in ([], [JOURNAL]):
+            (folder / JOURNAL).unlink(missing_ok=True)
+            folder.rmdir()
 
 
 def _discard(plan: Plan) -> None:

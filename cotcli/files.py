@@ -16,6 +16,8 @@ from typing import BinaryIO
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """The system's errors where there is no room: on the disk, in the user's share of it, in a file that may not grow."""
+# What fsync of a folder, or opening one for it, says on systems and file systems that cannot do it; Windows: EACCES.
+_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EACCES, errno.EPERM, errno.EBADF)
 _BLOCK = 1 << 20
 # For who is just leaving, or only looks for what killed processes have left.
 _PATIENCE_S = 0.2
@@ -46,8 +48,11 @@ def allocated(path: Path) -> int:
 
 
 @contextmanager
-def sole_right(lock: Path) -> Iterator[None]:
+def sole_right(lock: Path, *, patience: float = _PATIENCE_S) -> Iterator[None]:
     """What one process at a time has, by a lock on a file that is there only as long as somebody has it.
+
+    Args:
+        patience: for how many seconds to wait for another process that has it.
 
     Raises:
         TimeoutError: another process has it.
@@ -55,7 +60,7 @@ def sole_right(lock: Path) -> Iterator[None]:
     """
     from filelock import FileLock  # not at the top: few commands need it
 
-    with FileLock(lock, timeout=_PATIENCE_S):
+    with FileLock(lock, timeout=patience):
         try:
             yield
         finally:
@@ -86,16 +91,27 @@ def whole_file(part: Path, *, like: Path | None = None) -> Iterator[BinaryIO]:
 
 
 def rename(part: Path, path: Path) -> None:
-    """Puts a file in the place of another; a power cut leaves one of them."""
+    """Puts a file in the place of another; a power cut leaves one of them.
+
+    Raises:
+        OSError: it cannot be put there, or, when it is there, it is not sure that it has reached the disk.
+    """
     os.replace(part, path)
     sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
-    """So that a power cut does not forget a new name, where a system and its disks can do that."""
-    with suppress(OSError):
+    """So that a power cut does not forget a new name, where a system and its disks can do that.
+
+    Raises:
+        OSError: they can, and it failed.
+    """
+    try:
         file = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(file)
         finally:
             os.close(file)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise

@@ -81,7 +81,7 @@ def remove_leftovers(folder: Path) -> None:
     What is left of a download stays: it is gone on with.
     """
     for path in sorted(folder.glob(f"*{GGUF}{LOCK}")):
-        with suppress(OSError), sole_right(path):
+        with suppress(OSError), sole_right(path, patience=0):
             language = path.with_name(path.name.removesuffix(LOCK))
             for file in (language, mmproj_beside(language), record_beside(language)):
                 part_beside(file).unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from contextlib import ExitStack
@@ -10,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from cotcli.files import checksum, sole_right, whole_file
+from cotcli.files import checksum, rename, sole_right, whole_file
+from tests.failing_disk import fail_folder_sync
 
 
 def test_checksums(tmp_path: Path) -> None:
@@ -32,6 +34,19 @@ def test_half_a_file_is_gone(tmp_path: Path) -> None:
     with whole_file(part) as file:
         file.write(b"whole")
     assert part.read_bytes() == b"whole"
+
+
+@pytest.mark.parametrize(("error", "is_told"), [(errno.EIO, True), (errno.ENOSPC, True), (errno.EINVAL, False)])
+def test_a_folder_that_does_not_reach_the_disk(
+    tmp_path: Path, error: int, is_told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "part").write_text("new")
+    fail_folder_sync(monkeypatch, error)
+    with ExitStack() as stack:
+        if is_told:
+            stack.enter_context(pytest.raises(OSError, match=os.strerror(error)))
+        rename(tmp_path / "part", tmp_path / "x")
+    assert (tmp_path / "x").read_text() == "new"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there nobody can remove a file that another has open")

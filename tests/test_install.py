@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from filelock import FileLock
 
 from cotcli.errors import ResourceError
-from cotcli.install import lock_beside, locked
+from cotcli.install import lock_beside, locked, remove_leftovers
 
 
 def test_only_one_gets_in(tmp_path: Path) -> None:
@@ -41,3 +42,15 @@ def test_who_comes_while_another_leaves_is_alone(tmp_path: Path, monkeypatch: py
         with pytest.raises(ResourceError, match="another process is writing"), locked(language):
             pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_pairs_in_the_works_are_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def sleep(seconds: float) -> None:
+        raise AssertionError(f"waits {seconds} s")
+
+    with locked(tmp_path / "x-F16.gguf"), monkeypatch.context() as patched:
+        part = tmp_path / "x-F16.gguf.part"
+        part.touch()
+        patched.setattr(time, "sleep", sleep)
+        remove_leftovers(tmp_path)
+        assert part.exists()

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from cotcli.errors import ResourceError, UsageError
-from cotcli.files import NO_ROOM, rename, sole_right, sync_folder, whole_file
+from cotcli.files import NO_ROOM, sole_right, sync_folder, whole_file
 from cotcli.native.interrupt import deferred
 from cotcli.printable import printable
 
@@ -160,10 +160,11 @@ class Journal:
                     size += old.size
             os.close(self._file)  # Windows renames onto no open file
             try:
-                rename(self._part, self._path)
+                os.replace(self._part, self._path)
                 self.entries, self._size = entries, size
             finally:
                 self._file = self._open()
+            sync_folder(self._path.parent)
 
     def _end_last_line(self, whole: int, whole_last: bool) -> None:
         """Cuts half a line off, or gives a whole one its newline."""

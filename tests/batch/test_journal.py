@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -14,6 +15,7 @@ import pytest
 from cotcli.batch.journal import Journal, read_entries, to_line
 from cotcli.errors import ResourceError, UsageError
 from tests.batch.records import bad, good
+from tests.failing_disk import fail_folder_sync
 
 RECORDS = [good("a.png"), bad("b.png"), good("c.png", "<CONCLUSION>ü\u2028</CONCLUSION>")]
 LINES = [to_line(record) for record in RECORDS]
@@ -218,3 +220,18 @@ def test_no_place_for_a_file(tmp_path: Path) -> None:
     if os.path.exists("/dev/null"):
         with pytest.raises(UsageError, match="is not a file"):
             Journal(Path("/dev/null"))
+
+
+def test_a_disk_that_fails_after_a_rewrite_leaves_what_is_known_true(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Journal(path) as journal:
+        for id in ("a", "b", "c"):
+            journal.append(good(id))
+        with monkeypatch.context() as patched:
+            fail_folder_sync(patched, errno.EIO)
+            with pytest.raises(ResourceError, match="cannot be written"):
+                journal.begin(without=["a"])
+        journal.append(good("d"))
+        assert [record["id"] for record in journal.records()] == ["b", "c", "d"]
+    assert list(read_entries(path)[0]) == ["b", "c", "d"]
