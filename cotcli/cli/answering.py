@@ -62,6 +62,7 @@ class LoadOptions:
 
 
 def parse_loading(
+    *,
     model: str | None,
     stages: str | None,
     gpu_layers: str,
@@ -74,10 +75,9 @@ def parse_loading(
     memory_check: bool,
     image_cache: bool,
     image_cache_size: str | None,
-    *,
     max_sequences: int = 1,
 ) -> LoadOptions:
-    """What is said of the model and how to load it, in the order of the commands' own parameters."""
+    """What is said of the model and how to load it, by the names of the commands' own parameters."""
     return LoadOptions(
         model=model,
         gpu_layers=options.parse_gpu_layers(gpu_layers),

@@ -52,17 +52,17 @@ def ask(
         temperature, top_p, top_k, min_p, repeat_penalty, seed, max_tokens, stage_max_tokens, choices, schema
     )
     load = parse_loading(
-        model,
-        stages,
-        gpu_layers,
-        device,
-        require_gpu,
-        rpc,
-        threads,
-        ctx,
-        kv_type,
-        memory_check,
-        image_cache,
-        image_cache_size,
+        model=model,
+        stages=stages,
+        gpu_layers=gpu_layers,
+        device=device,
+        require_gpu=require_gpu,
+        rpc=rpc,
+        threads=threads,
+        ctx=ctx,
+        kv_type=kv_type,
+        memory_check=memory_check,
+        image_cache=image_cache,
+        image_cache_size=image_cache_size,
     )
     raise typer.Exit(answer_all(Job(question, images, load, params, output)))

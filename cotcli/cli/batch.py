@@ -98,18 +98,18 @@ def batch(
     if fail_fast and max_errors is not None:
         raise UsageError("--fail-fast and --max-errors exclude each other")
     load = parse_loading(
-        model,
-        stages,
-        gpu_layers,
-        device,
-        require_gpu,
-        rpc,
-        threads,
-        ctx,
-        kv_type,
-        memory_check,
-        image_cache,
-        image_cache_size,
+        model=model,
+        stages=stages,
+        gpu_layers=gpu_layers,
+        device=device,
+        require_gpu=require_gpu,
+        rpc=rpc,
+        threads=threads,
+        ctx=ctx,
+        kv_type=kv_type,
+        memory_check=memory_check,
+        image_cache=image_cache,
+        image_cache_size=image_cache_size,
         max_sequences=parallel,
     )
     from cotcli.batch import BatchOptions, NameFilter

@@ -44,18 +44,18 @@ def score(
     options.check_question(question)
     output_options = OutputOptions(json=json, verbose=verbose, quiet=quiet)
     load = parse_loading(
-        model,
-        None,
-        gpu_layers,
-        device,
-        require_gpu,
-        rpc,
-        threads,
-        ctx,
-        kv_type,
-        memory_check,
-        image_cache,
-        image_cache_size,
+        model=model,
+        stages=None,
+        gpu_layers=gpu_layers,
+        device=device,
+        require_gpu=require_gpu,
+        rpc=rpc,
+        threads=threads,
+        ctx=ctx,
+        kv_type=kv_type,
+        memory_check=memory_check,
+        image_cache=image_cache,
+        image_cache_size=image_cache_size,
     )
     progress = make_progress(output_options)
     with about(question, name_of(image)):
