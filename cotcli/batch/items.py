@@ -14,6 +14,8 @@ from cotcli.image.limits import ImageLimits
 from cotcli.image.sources import is_url, name_of, read_source
 from cotcli.printable import printable
 
+_Asked = tuple[str | Path, str, tuple[str, ...] | None]
+
 
 @dataclass(frozen=True)
 class Item:
@@ -57,16 +59,28 @@ def distinct(items: Iterable[Item]) -> list[Item]:
     found: dict[str, Item] = {}
     for item in items:
         other = found.setdefault(item.id, item)
-        if (other.source, other.question, other.choices) != (item.source, item.question, item.choices):
+        if _asked(other) != _asked(item):
             raise _same_id(other, item)
     return list(found.values())
 
 
 def with_their_files(items: Sequence[Item]) -> list[Item]:
-    """The items, and the other rows of their files of questions, those first, in the order of the files."""
-    files = {id(item.rows): item.rows for item in items}
-    rows = {row.id: row for file in files.values() for row in file}
-    return list({**rows, **{item.id: item for item in items}}.values())
+    """The items, and the other rows of their files of questions, those first, in the order of the files.
+
+    Left out are other rows that have the id of a different one: a record of that id could be either's.
+    """
+    rows = [row for file in {id(item.rows): item.rows for item in items}.values() for row in file]
+    chosen = {item.id: item for item in items}
+    asked: dict[str, set[_Asked]] = {}
+    for row in rows:
+        asked.setdefault(row.id, set()).add(_asked(row))
+    asked.update({id: {_asked(item)} for id, item in chosen.items()})
+    clear = {row.id: row for row in rows if asked[row.id] == {_asked(row)}}
+    return list({**clear, **chosen}.values())
+
+
+def _asked(item: Item) -> _Asked:
+    return item.source, item.question, item.choices
 
 
 def _same_id(first: Item, second: Item) -> UsageError:

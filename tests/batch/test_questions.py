@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cotcli.batch import Item, from_questions
+from cotcli.batch.items import with_their_files
 from cotcli.errors import UsageError
 
 ROWS = [
@@ -130,3 +131,20 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     for name, problem in (("none.csv", "No such file"), ("q.xlsx", "what form"), ("q", "what form")):
         with pytest.raises(UsageError, match=problem):
             from_questions(tmp_path / name)
+
+
+def test_other_rows_that_two_files_know_by_one_id_are_left_out(tmp_path: Path) -> None:
+    """Rows of each may be asked without the rest; what a record of a shared id would be about, nobody could tell."""
+    texts = {
+        "a.csv": "image,question,id\n1.png,Left?,left\n2.png,How many?,both\n3.png,Same?,same\n4.png,Yes?,yes\n",
+        "b.csv": "image,question,id\n2.png,Which?,both\n5.png,Right?,right\n3.png,Same?,same\n6.png,No?,yes\n",
+    }
+    first, second = (from_questions(write(tmp_path, name, text)) for name, text in texts.items())
+    chosen = [first[0], second[1], first[3]]
+    assert [(item.id, item.question) for item in with_their_files(chosen)] == [
+        ("left", "Left?"),
+        ("same", "Same?"),
+        ("yes", "Yes?"),
+        ("right", "Right?"),
+    ]
+    assert with_their_files(first[1:2]) == first
