@@ -24,20 +24,26 @@ HELLO = 1 + 8 + 24
 
 @contextmanager
 def listener(answer: Callable[[socket.socket], None]) -> Iterator[int]:
-    """The port of a server that answers its one client so, in a thread."""
+    """The port of a server that answers its one client so, in a thread; what fails there is raised at the end."""
+    failures: list[BaseException] = []
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()
 
         def serve() -> None:
-            with server.accept()[0] as client:
-                answer(client)
+            try:
+                with server.accept()[0] as client:
+                    answer(client)
+            except BaseException as failure:
+                failures.append(failure)
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         yield server.getsockname()[1]
         thread.join(10)
         assert not thread.is_alive()
+        for failure in failures:
+            raise failure
 
 
 def hello(major: int, minor: int) -> Callable[[socket.socket], None]:
@@ -113,7 +119,7 @@ def test_nobody_there() -> None:
     assert message.startswith(f"no RPC server answers at {endpoint}: ")
 
 
-@pytest.mark.parametrize("host", ["nobody.invalid", "a" * 70, "::1"])
+@pytest.mark.parametrize("host", ["a" * 70, "::1"])
 def test_no_such_host(host: str) -> None:
     with pytest.raises(ResourceError, match=f"no address is known of {host}") as error:
         check_server(host, 50052, SECONDS)

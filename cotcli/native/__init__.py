@@ -6,6 +6,7 @@ about.py        what they say of themselves
 ggml.py         ggml tensors, operators, graphs
 ggml_backend.py devices, what computes on them, buffers, threadpools
 devices.py      what there is to compute on, and its memory; other machines over RPC
+rpc_hello.py    whether an RPC server of this release listens at HOST:PORT
 host_memory.py  what memory this process can still take
 cpu.py          processors
 gguf_header.py  names, types and sizes of a file's tensors

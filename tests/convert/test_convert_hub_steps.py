@@ -80,7 +80,7 @@ def test_killed_before_every_step(hub: Hub, tmp_path: Path) -> None:
 
 def _run(*arguments: object) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", STEPS, *map(str, arguments)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", STEPS, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=900
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
