@@ -107,7 +107,8 @@ def test_a_pipe_gets_the_same_text(home: Path) -> None:
     piped = cotcli("doctor", env={"COLUMNS": "100"})
     assert (piped.code, piped.err) == (0, "")
     assert [line.split() for line in piped.out.splitlines() if line.startswith("default")] == [["default", "demo"]]
-    assert "\x1b" not in piped.out and max(map(len, piped.out.splitlines())) <= 100
+    broken = [line for line in piped.out.splitlines() if str(home) not in line]  # a path stays whole
+    assert "\x1b" not in piped.out and max(map(len, broken)) <= 100
 
 
 @pytest.fixture
