@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.config_files import GATES, RATIOS, preprocessor_config, vision_config
 from benchmarks.llama3_tokenizer import write_tokenizer
 from convert.sources import Origin
 from cotcli.image import ImagePreprocessing
@@ -34,8 +35,6 @@ from cotcli.mllama.tensor_names import language_tensors, mmproj_tensors
 SHARD_BYTES = 5_000_000_000
 CHUNK = 1 << 24  # values drawn at a time
 INTERMEDIATE_LAYERS = (3, 7, 15, 23, 30)
-GATES = ("gate", "gate_attn", "gate_ffn", "cross_attn_attn_gate", "cross_attn_mlp_gate")
-RATIOS = ((1, 1), (1, 2), (1, 3), (1, 4), (2, 1), (2, 2), (3, 1), (4, 1))
 LLAVA_COT = HParams(
     vision=VisionHParams(
         hidden_size=1280,
@@ -211,7 +210,7 @@ def _split(plan: list[RandomTensor], limit: int) -> list[list[RandomTensor]]:
 
 def write_configs(folder: Path, hparams: HParams) -> None:
     """config.json, preprocessor_config.json and generation_config.json in the words of Meta's release (4.45)."""
-    text, vision, image = hparams.text, hparams.vision, hparams.image
+    text = hparams.text
     config = {
         "architectures": ["MllamaForConditionalGeneration"],
         "image_token_index": text.image_token_index,
@@ -243,37 +242,7 @@ def write_configs(folder: Path, hparams: HParams) -> None:
         },
         "torch_dtype": "bfloat16",
         "transformers_version": "4.45.0",
-        "vision_config": {
-            "model_type": "mllama_vision_model",
-            "attention_heads": vision.attention_heads,
-            "hidden_act": "gelu",
-            "hidden_size": vision.hidden_size,
-            "image_size": vision.image_size,
-            "intermediate_layers_indices": list(vision.intermediate_states),
-            "intermediate_size": vision.intermediate_size,
-            "max_num_tiles": vision.max_num_tiles,
-            "norm_eps": vision.norm_eps,
-            "num_channels": 3,
-            "num_global_layers": vision.num_global_layers,
-            "num_hidden_layers": vision.num_hidden_layers,
-            "patch_size": vision.patch_size,
-            "supported_aspect_ratios": [list(ratio) for ratio in image.supported_aspect_ratios],
-            "vision_output_dim": vision.vision_output_dim,
-        },
-    }
-    preprocessor = {
-        "do_convert_rgb": True,
-        "do_normalize": True,
-        "do_pad": True,
-        "do_rescale": True,
-        "do_resize": True,
-        "image_mean": list(image.image_mean),
-        "image_processor_type": "MllamaImageProcessor",
-        "image_std": list(image.image_std),
-        "max_image_tiles": image.max_num_tiles,
-        "resample": 2,
-        "rescale_factor": image.rescale_factor,
-        "size": {"height": image.tile_size, "width": image.tile_size},
+        "vision_config": vision_config(hparams),
     }
     generation = {
         "bos_token_id": 128000,
@@ -286,7 +255,7 @@ def write_configs(folder: Path, hparams: HParams) -> None:
     }
     for name, content in (
         ("config.json", config),
-        ("preprocessor_config.json", preprocessor),
+        ("preprocessor_config.json", preprocessor_config(hparams.image)),
         ("generation_config.json", generation),
     ):
         (folder / name).write_text(json.dumps(content, indent=2), encoding="utf-8")

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.config_files import GATES, RATIOS, preprocessor_config, vision_config
 from cotcli.image import ImagePreprocessing
 from cotcli.mllama.hparams import HParams, TextHParams, VisionHParams
 from cotcli.mllama.tensor_names import language_tensors, mmproj_tensors
 
-RATIOS = ((1, 1), (1, 2), (1, 3), (1, 4), (2, 1), (2, 2), (3, 1), (4, 1))
 LLAMA3_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -120,7 +120,7 @@ def random_tensors(recipe: Recipe) -> Tensors:
             continue
         values = rng.standard_normal(spec.hf_shape, dtype=np.float32)
         last = spec.hf_name.rpartition(".")[2]
-        if last in ("gate", "gate_attn", "gate_ffn", "cross_attn_attn_gate", "cross_attn_mlp_gate"):
+        if last in GATES:
             values = 0.7 + 0.1 * values
         elif "norm" in spec.hf_name and last == "weight":
             values = 1 + 0.1 * values
@@ -137,7 +137,7 @@ def write_checkpoint(folder: Path, recipe: Recipe = Recipe(), tensors: Tensors |
     folder.mkdir(parents=True, exist_ok=True)
     tensors = random_tensors(recipe) if tensors is None else tensors
     write_json(folder / "config.json", config(recipe))
-    write_json(folder / "preprocessor_config.json", preprocessor_config(recipe))
+    write_json(folder / "preprocessor_config.json", preprocessor_config(recipe.hparams.image))
     write_json(
         folder / "generation_config.json", {"do_sample": True, "temperature": 0.6, "top_p": 0.9, "eos_token_id": [1]}
     )
@@ -179,51 +179,16 @@ def config(recipe: Recipe) -> dict[str, Any]:
         text |= {"rope_scaling": dict(recipe.rope) or None, "rope_theta": 500000.0}
     else:
         text["rope_parameters"] = {"rope_type": "default", **recipe.rope, "rope_theta": 500000.0}
-    vision = recipe.hparams.vision
     whole = {
         "architectures": ["MllamaForConditionalGeneration"],
         "image_token_index": recipe.vocab_size,
         "model_type": "mllama",
         "text_config": text,
-        "vision_config": {
-            "model_type": "mllama_vision_model",
-            "attention_heads": vision.attention_heads,
-            "hidden_act": "gelu",
-            "hidden_size": vision.hidden_size,
-            "image_size": vision.image_size,
-            "intermediate_layers_indices": list(recipe.indices),
-            "intermediate_size": vision.intermediate_size,
-            "max_num_tiles": 4,
-            "norm_eps": 1e-5,
-            "num_channels": 3,
-            "num_global_layers": vision.num_global_layers,
-            "num_hidden_layers": vision.num_hidden_layers,
-            "patch_size": vision.patch_size,
-            "supported_aspect_ratios": [list(ratio) for ratio in RATIOS],
-            "vision_output_dim": vision.vision_output_dim,
-        },
+        "vision_config": vision_config(recipe.hparams),
     }
     if recipe.transformers_version is not None:
         whole["transformers_version"] = recipe.transformers_version
     return whole
-
-
-def preprocessor_config(recipe: Recipe) -> dict[str, Any]:
-    image = recipe.hparams.image
-    return {
-        "do_convert_rgb": True,
-        "do_normalize": True,
-        "do_pad": True,
-        "do_rescale": True,
-        "do_resize": True,
-        "image_mean": list(image.image_mean),
-        "image_processor_type": "MllamaImageProcessor",
-        "image_std": list(image.image_std),
-        "max_image_tiles": 4,
-        "resample": 2,
-        "rescale_factor": image.rescale_factor,
-        "size": {"height": image.tile_size, "width": image.tile_size},
-    }
 
 
 def write_tokenizer(folder: Path, vocab_size: int) -> None:

@@ -48,7 +48,7 @@ def from_questions(path: Path, params: Mapping[str, Any] | None = None) -> list[
     taken: Counter[str] = Counter()
     items: list[Item] = []
     items += distinct(_item(row, path.parent, origin, taken, params or {}, items) for origin, row in rows)
-    return items.copy()
+    return items.copy()  # the caller's to change: every row goes on holding the whole file
 
 
 def _read(path: Path, shown: str) -> str:
