@@ -48,8 +48,8 @@ def load(
     threads: int | None = None,
     context_length: int = 4096,
     max_sequences: int = 1,
-    total_context: int | None = None,
     kv_type: str | None = None,
+    repack: bool = False,
     stage_format: str | None = None,
     image_cache: ImageCache | bool = True,
     on_progress: Progress | None = None,
@@ -62,7 +62,7 @@ def load(
         gpu_layers, device, require_gpu, check_memory: where it computes, see ``cotcli.engine.EngineOptions``.
         rpc: HOST:PORT of machines that run llama.cpp's ``rpc-server``; their devices count among this one's from then
             on.
-        threads, context_length, max_sequences, total_context, kv_type: see ``cotcli.engine.EngineOptions``.
+        threads, context_length, max_sequences, kv_type, repack: see ``cotcli.engine.EngineOptions``.
         stage_format: how the model writes its stages, one of ``cotcli.stages.FORMATS``; None is what the registry says.
             "none" takes the whole answer for the conclusion; "sections" and "turns" need the wording of the model.
         image_cache: where encoded pictures are kept; True is the user's own cache on disk, False is none.
@@ -82,8 +82,8 @@ def load(
         threads=threads,
         context_length=context_length,
         max_sequences=max_sequences,
-        total_context=total_context,
         kv_type=kv_type,
+        repack=repack,
     )
     resolved = resolve(model)
     if stage_format is not None:

@@ -36,22 +36,29 @@ class Demand:
     """What is asked of a model.
 
     Attributes:
-        cache_tokens: tokens that the key-value cache is to hold.
+        context_length: tokens that one sequence can hold.
         sequences: at once, each perhaps with an image of its own.
         ubatch: most tokens in one pass; None takes 128 on a CPU, where more gains nothing and keeps Ctrl-C waiting,
             and 512 on devices.
         kv_type: "f16" or "f32"; None keeps f32 weights at f32 and takes f16 otherwise.
+        repack: copy weights into the CPU's own layout where there is one.
     """
 
-    cache_tokens: int
+    context_length: int
     sequences: int = 1
     ubatch: int | None = None
     kv_type: str | None = None
+    repack: bool = False
+
+    @property
+    def cells(self) -> int:
+        """Places in the key-value cache that each sequence has."""
+        return -(-self.context_length // _N_CTX_STEP) * _N_CTX_STEP
 
     def columns(self, gpu_layers: int) -> int:
-        """Most tokens in one pass. A step of all sequences is one pass."""
+        """Most tokens in one pass. A token of each sequence is one pass."""
         ubatch = self.ubatch or (GPU_UBATCH if gpu_layers else CPU_UBATCH)
-        return max(min(ubatch, self.cache_tokens), self.sequences)
+        return max(min(ubatch, self.context_length), self.sequences)
 
 
 @dataclass(frozen=True)
@@ -196,13 +203,12 @@ class _Planner:
         self.all_layers = pair.n_layers + 1
         self.kv_type = demand.kv_type or ("f32" if pair.is_float32 else "f16")
         self.columns = demand.columns(gpu_layers)
-        self.cells = -(-demand.cache_tokens // _N_CTX_STEP) * _N_CTX_STEP
         self.places = split(devices, gpu_layers, self.all_layers)
         text = pair.hparams.text
         self.cross_places = {i: self._output_place(text.hooked_layer(i)) for i in text.cross_attention_layers}
         self.is_mapped = all(device.loads_mapped for device in devices)
         # In front of the CPU's own layouts libllama prefers memory that the device can read.
-        self.repacks = not any(device.host_buffers for device in devices)
+        self.repacks = demand.repack and not any(device.host_buffers for device in devices)
 
     def _output_place(self, layer: int) -> DeviceInfo | None:
         """Where a layer's output lives. It has no weights of its own, so ggml's scheduler draws that of the last layer
@@ -242,12 +248,13 @@ class _Planner:
         if place is None:  # the states themselves, on their way from the tower to the layers
             encoder += 4 * hparams.text.hidden_size * hparams.vision.max_num_tiles * hparams.vision.num_patches
         kv_bytes = KV_BYTES[self.kv_type]
+        cache_row = 2 * kv_bytes * hparams.text.num_key_value_heads * hparams.text.head_dim
         return Amounts(
             language=language,
             cross_attention=cross_weights,
             vision=vision_weights,
             vocabulary=0 if place else _TOKEN_BYTES * hparams.text.vocab_size,
-            kv_cache=len(layers) * 2 * self.cells * kv_bytes * hparams.text.num_key_value_heads * hparams.text.head_dim,
+            kv_cache=len(layers) * cache_row * self.demand.cells * self.demand.sequences,
             images=len(cross) * self.demand.sequences * cross_attention.image_memory(hparams, kv_bytes),
             compute=self._compute(place, bool(layers), has_output)
             + (cross_attention.working_memory(hparams, self.columns) if cross else 0),
@@ -284,11 +291,12 @@ class _Planner:
         text = self.pair.hparams.text
         # Without flash attention, see Engine, all scores of a layer are held at once.
         hidden, with_scores = text.hidden_size, self.kv_type == "f32" or self.gpu_layers == 0
-        mask = self.cells if with_scores else self.cells / 2
+        cells = self.demand.cells
+        mask = cells if with_scores else cells / 2
         inputs = mask + 2 * hidden + 16  # and positions, sequence ids
         values = inputs
         if has_layers:
-            scores = text.num_attention_heads * self.cells if with_scores else 0
+            scores = text.num_attention_heads * cells if with_scores else 0
             keys_values = 2 * text.num_key_value_heads * text.head_dim
             values = max(inputs + scores + 3 * hidden + keys_values, inputs + 2 * hidden + 3 * text.intermediate_size)
         if has_output:

@@ -239,16 +239,17 @@ def _what_would_fit(pair: Pair, demand: Demand, choice: Choice, devices: Sequenc
         placed = _planned(pair, changed, choice, devices)
         return placed.host.resident <= room and all(_fits(device, use.total) for device, use in placed.devices)
 
-    tokens = demand.cache_tokens // demand.sequences
+    if demand.repack and passes(replace(demand, repack=False)):
+        return "It would fit without --repack"
     fewer = demand.sequences // 2
     while fewer:
-        if passes(replace(demand, sequences=fewer, cache_tokens=tokens * fewer)):
+        if passes(replace(demand, sequences=fewer)):
             return f"It would fit with --parallel {fewer}"
         fewer //= 2
     alone = "--parallel 1 " if demand.sequences > 1 else ""
-    shorter = tokens // 2
+    shorter = demand.context_length // 2
     while shorter >= 256:
-        if passes(replace(demand, sequences=1, cache_tokens=shorter)):
+        if passes(replace(demand, sequences=1, context_length=shorter)):
             return f"It would fit with {alone}--ctx {shorter}"
         shorter //= 2
     if devices:

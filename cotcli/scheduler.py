@@ -55,6 +55,7 @@ class Scheduler(Generic[K, T]):
         self._engine, self._start, self._give, self._parallel = engine, start, give, parallel
         self._meanwhile = meanwhile
         self._running: list[_Running[K]] = []
+        self._due: list[_Running[K]] = []  # have not been in a pass since the others were
         self._outputs: deque[tuple[K, RequestOutput]] = deque()
         self._interrupted = False
 
@@ -96,18 +97,21 @@ class Scheduler(Generic[K, T]):
         return True
 
     def _pass(self) -> None:
-        tasks = sorted(self._running, key=lambda task: len(task.ahead))  # nobody's next token waits for long prompts
+        """One pass. All have been in one before anybody is in the next."""
+        self._due = [task for task in self._due if task in self._running]
+        if not self._due:
+            self._due = sorted(self._running, key=lambda task: len(task.ahead))  # long prompts keep nobody waiting
         try:
-            self._advance(tasks)
+            self._advance(self._due)
         except (CotcliError, MemoryError) as error:
-            if len(tasks) == 1:
-                self._go_on(tasks[0], error)
+            if len(self._due) == 1:
+                self._go_on(self._due[0], error)
             else:
                 self._one_by_one()
 
     def _one_by_one(self) -> None:
         """Finds whom a pass fails for, the newest first: it ends, and what it held may be what the others lack."""
-        for task in reversed(self._running.copy()):
+        for task in sorted(self._due, key=self._running.index, reverse=True):
             try:
                 self._advance([task])
             except (CotcliError, MemoryError) as error:
@@ -117,6 +121,8 @@ class Scheduler(Generic[K, T]):
     def _advance(self, tasks: Sequence[_Running[K]]) -> None:
         """One pass; then those whose tokens are all decoded go on, before another pass rewrites their logits."""
         counts = self._engine.advance([Decode(task.sequence, task.ahead) for task in tasks])
+        taken = [task for task, count in zip(tasks, counts, strict=True) if count]
+        self._due = [task for task in self._due if task not in taken]
         with interrupt.deferred():  # so that each has drawn its token and no text is lost
             for task, count in zip(tasks, counts, strict=True):
                 task.ahead = task.ahead[count:]

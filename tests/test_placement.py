@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -161,7 +162,7 @@ def test_integrated_memory_is_the_hosts(pair: Pair) -> None:
 
 def test_pinned_memory_of_a_device_keeps_weights_mapped(pair: Pair) -> None:
     """libllama prefers it to the CPU's own layouts, and the file to it."""
-    mapped = plan(pair, DEMAND, [replace(device(), host_buffers=True)], 1).host
+    mapped = plan(pair, replace(DEMAND, repack=True), [replace(device(), host_buffers=True)], 1).host
     assert mapped.language + mapped.vision + mapped.cross_attention == mapped.mapped
     read = plan(pair, DEMAND, [replace(device(), loads_mapped=False)], 1).host
     assert read.mapped == read.vision + read.cross_attention
@@ -175,9 +176,9 @@ def test_what_must_be_resident_has_to_fit(pair: Pair) -> None:
     def at_most(demand: Demand) -> HostMemory:
         return host_with(int(plan(pair, demand, [], 0).host.resident / 0.95) + 1)
 
-    large = Demand(64 * 1024, sequences=4)
+    large = Demand(16 * 1024, sequences=4)
     with pytest.raises(ResourceError, match=r"needs .* of memory and .* is free") as caught:
-        decide(pair, large, Choice(), [], at_most(Demand(32 * 1024, sequences=2)))
+        decide(pair, large, Choice(), [], at_most(Demand(16 * 1024, sequences=2)))
     assert str(caught.value.hint).startswith("It would fit with --parallel 2; ")
     with pytest.raises(ResourceError) as caught:
         decide(pair, large, Choice(), [], at_most(Demand(4 * 1024)))
@@ -190,6 +191,18 @@ def test_what_must_be_resident_has_to_fit(pair: Pair) -> None:
     unchecked = decide(pair, large, Choice(check_memory=False), [], host_with(1000))
     assert unchecked.gpu_layers == 0
     assert len(unchecked.notes) == 1 and unchecked.notes[0].endswith("0.0 MB is free: the system may end it")
+
+
+def test_copies_for_speed_are_given_up_first(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "checkpoint", Recipe(hidden_size=256, intermediate_size=512))
+    converted = convert(tmp_path / "checkpoint", tmp_path, "q4_k_m", name="wide")
+    pair = read_pair(converted.language, WeightFile(converted.mmproj))
+    demand = Demand(1024, sequences=4, repack=True)
+    needs = [plan(pair, replace(demand, repack=repack), [], 0).host.resident for repack in (False, True)]
+    assert needs[0] < needs[1]
+    with pytest.raises(ResourceError) as caught:
+        decide(pair, demand, Choice(), [], host_with(int(needs[0] / 0.95) + 1))
+    assert str(caught.value.hint).startswith("It would fit without --repack; ")
 
 
 def test_the_context_that_is_proposed_is_the_largest_of_its_kind(pair: Pair) -> None:

@@ -9,7 +9,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +52,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return converted.language, converted.mmproj
 
 
-def reasoner(files: tuple[Path, Path], context: int = 512, total: int | None = None, **extra: Any) -> Reasoner:
-    options = EngineOptions(threads=1, context_length=context, max_sequences=3, total_context=total)
+def reasoner(files: tuple[Path, Path], context: int = 512, **extra: Any) -> Reasoner:
+    options = EngineOptions(threads=1, context_length=context, max_sequences=3)
     return Reasoner(ResolvedModel(ModelSpec("random", stage_format="none"), "F32", *files), options, **extra)
 
 
@@ -153,21 +153,30 @@ def test_a_free_place_is_taken_at_once(endless: Reasoner) -> None:
         assert answer.usage.completion_tokens == limits[key] and text_of(items, key) == answer.raw
 
 
-def test_steps_and_prompts_share_passes(endless: Reasoner, monkeypatch: pytest.MonkeyPatch) -> None:
-    passes: list[list[int]] = []
+def test_long_prompts_and_steps_take_turns(endless: Reasoner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A prompt of many passes holds up nobody's next token for more than one of them, nor do steps hold up prompts."""
+    passes: list[list[tuple[int, int]]] = []
     advance = Engine.advance
 
     def watched(self: Engine, requests: Sequence[Decode], *, every: bool = False) -> list[int]:
         counts = advance(self, requests, every=every)
-        passes.append(counts)
+        taken = [(sequence.id, count) for (sequence, _), count in zip(requests, counts, strict=True) if count]
+        passes.append(sorted(taken))
         return counts
 
     monkeypatch.setattr(Engine, "advance", watched)
     short = GenerationParams(temperature=0.0, max_tokens=12)
-    requests = [Request(PICTURES[0], "why " * 30, short, key=key) for key in range(4)]
-    assert len(answers(list(endless.stream_all(requests, 2)))) == 4
-    assert any(counts[0] == 1 and len(counts) == 2 and counts[1] > 20 for counts in passes)  # a step, then a prompt
-    assert any(counts == [1, 1] for counts in passes)
+    requests = [
+        *(Request(PICTURES[0], "?", short, key=key) for key in range(2)),
+        Request(PICTURES[0], "why " * 100, short, key=2),
+    ]
+    assert len(answers(list(endless.stream_all(requests, 3)))) == 3
+    room = endless.engine.ubatch
+    chunks = [place for place, taken in enumerate(passes) if taken == [(2, room)]]
+    assert len(chunks) >= 2
+    for place, following in pairwise(chunks):
+        assert passes[place + 1 : following] == [[(0, 1), (1, 1)]]
+    assert [(0, 1), (1, 1), (2, 1)] in passes
 
 
 def test_requests_are_asked_for_as_they_are_needed(endless: Reasoner) -> None:
@@ -335,18 +344,6 @@ def test_each_has_a_context_of_its_own(files: tuple[Path, Path]) -> None:
         for answer in given.values():
             assert answer.finish_reason == "context"
             assert answer.usage.prompt_tokens + answer.usage.completion_tokens == 100
-
-
-def test_where_the_cache_is_shared_one_after_another_gives_way(files: tuple[Path, Path]) -> None:
-    """Room for one whole context that three share: who finds none ends with what there is, and the others go on."""
-    with reasoner(files, context=256, total=256) as model:
-        requests = [Request(PICTURES[0], "?", GREEDY, key=key) for key in range(3)]
-        items = list(model.stream_all(requests, 3))
-        given = answers(items)
-        used = [answer.usage.prompt_tokens + answer.usage.completion_tokens for answer in given.values()]
-        assert len(used) == 3 and used[0] < used[1] < used[2] == 256
-        for key, answer in given.items():
-            assert answer.finish_reason == "context" and text_of(items, key) == answer.raw
 
 
 def test_a_pass_that_fails_for_one_is_only_its_own_error(endless: Reasoner, monkeypatch: pytest.MonkeyPatch) -> None:

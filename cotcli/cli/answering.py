@@ -44,6 +44,7 @@ class LoadOptions:
     device: str | None = None
     require_gpu: bool = False
     kv_type: str | None = None
+    repack: bool = False
     check_memory: bool = True
     rpc: Sequence[str] = ()
 
@@ -76,6 +77,7 @@ def parse_loading(
     image_cache: bool,
     image_cache_size: str | None,
     max_sequences: int = 1,
+    repack: bool = False,
 ) -> LoadOptions:
     """What is said of the model and how to load it, by the names of the commands' own parameters."""
     return LoadOptions(
@@ -90,6 +92,7 @@ def parse_loading(
         device=device,
         require_gpu=require_gpu,
         kv_type=kv_type,
+        repack=repack,
         check_memory=memory_check,
         rpc=rpc or (),
     )
@@ -287,6 +290,7 @@ def loaded(load: LoadOptions, output: OutputOptions, progress: Phases, live: Cal
         "device": load.device,
         "require_gpu": load.require_gpu,
         "kv_type": load.kv_type,
+        "repack": load.repack,
         "check_memory": load.check_memory,
         "rpc": load.rpc,
         "threads": load.threads,

@@ -52,6 +52,10 @@ def batch(
     parallel: Annotated[
         int, typer.Option("--parallel", metavar="N", min=1, max=options.MAX_PARALLEL, help="Write N answers at once.")
     ] = 1,
+    repack: Annotated[
+        bool,
+        typer.Option("--repack", help="Copy K-quants for the CPU: faster from 4 at once on, texts may differ."),
+    ] = False,
     model: options.Model = None,
     stages: options.Stages = None,
     choices: options.Choices = None,
@@ -111,6 +115,7 @@ def batch(
         image_cache=image_cache,
         image_cache_size=image_cache_size,
         max_sequences=parallel,
+        repack=repack,
     )
     from cotcli.batch import BatchOptions, NameFilter
     from cotcli.cli.batching import BatchJob, Sources, run_batch

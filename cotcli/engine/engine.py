@@ -7,14 +7,14 @@ language model comes in through the cross-attention hook.
     image = engine.load_image(states)           keys and values of every cross-attention layer
     sequence = engine.sequence(image)
     engine.prefill(sequence, tokens)            logits of the last token
-    twin = engine.fork(sequence)                shares all of it
-    engine.step([(sequence, a), (twin, b)])     one token each, in one pass over the weights
-    engine.advance(requests)                    one pass: as much of several requests as fits
+    twin = engine.fork(sequence)                a copy of it
+    engine.advance(requests)                    one pass over the weights: as much of several requests as goes together
 """
 
 from __future__ import annotations
 
 import atexit
+import heapq
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
@@ -115,7 +115,7 @@ class Engine:
             for line in self.placement.notes:
                 on_note(line)
         devices = [device.handle for device in self.placement.devices]
-        self.model = self._own(LlamaModel(language, self.placement.gpu_layers, devices, on_load))
+        self.model = self._own(LlamaModel(language, self.placement.gpu_layers, devices, on_load, options.repack))
         pair_id = self.model.metadata(PAIR_ID_KEY)
         if pair_id != self._file.pair_id or self.model.n_embd != text.hidden_size:
             raise ModelError(
@@ -131,7 +131,7 @@ class Engine:
                 self.model,
                 self._threadpool,
                 self._hook.on_node,
-                n_ctx=options.cache_tokens,
+                n_ctx=options.context_length,
                 n_seq_max=options.max_sequences,
                 n_ubatch=self.ubatch,
                 kv_type=self.kv_type,
@@ -145,7 +145,7 @@ class Engine:
         self._token_batch = self._own(LlamaBatch(self.ubatch))
         self._embedding_batch = self._own(LlamaBatch(options.max_sequences, text.hidden_size))
         self._image_embedding = self._file.array("mm.image_token_embd.weight")
-        self._free_ids = list(range(options.max_sequences - 1, -1, -1))
+        self._free_ids = list(range(options.max_sequences))  # a heap
         self._sequences: set[TokenSequence] = set()
         self._images: weakref.WeakSet[ImageKV] = weakref.WeakSet()
         self._open.append(self._close_images)
@@ -239,7 +239,7 @@ class Engine:
         return sequence
 
     def fork(self, sequence: TokenSequence) -> TokenSequence:
-        """A sequence with the same tokens and image, which shares their memory."""
+        """A sequence with the same tokens and image; it shares the image's memory, and copies that of the tokens."""
         twin = TokenSequence(
             self._take_id(),
             sequence.image.retain() if sequence.image else None,
@@ -257,7 +257,7 @@ class Engine:
             return
         self._sequences.remove(sequence)
         self.context.remove(sequence.id)
-        self._free_ids.append(sequence.id)
+        heapq.heappush(self._free_ids, sequence.id)
         if sequence.image is not None:
             self.release_image(sequence.image)
             sequence.image = None
@@ -275,7 +275,18 @@ class Engine:
                 f"all {self.options.max_sequences} sequences are in use",
                 "Load the model with more: cotcli.load(..., max_sequences=N)",
             )
-        return self._free_ids.pop()
+        return heapq.heappop(self._free_ids)
+
+    def _close_gaps(self) -> None:
+        """Puts the last sequences where others have ended: only neighbours in the cache can share a pass."""
+        for sequence in sorted(self._sequences, key=lambda sequence: -sequence.id):
+            if not self._free_ids or self._free_ids[0] > sequence.id:
+                return
+            place = heapq.heappop(self._free_ids)
+            self.context.copy(sequence.id, place)
+            self.context.remove(sequence.id)
+            heapq.heappush(self._free_ids, sequence.id)
+            sequence.id = place
 
     # -- decoding -------------------------------------------------------------------------------------------------
 
@@ -283,15 +294,8 @@ class Engine:
         """Appends tokens to one sequence; the logits after the last of them are then ``logits(sequence)``."""
         self.extend([(sequence, tokens)])
 
-    def step(self, tokens: Sequence[tuple[TokenSequence, int]]) -> None:
-        """Appends one token to each of several sequences, in one pass over the weights."""
-        self.extend([(sequence, [token]) for sequence, token in tokens])
-
     def extend(self, requests: Sequence[tuple[TokenSequence, Sequence[int]]]) -> None:
-        """Appends tokens to several sequences, in as many passes as it takes.
-
-        After it, ``logits`` gives each sequence's newest logits if its last token was in the last pass, which is so
-        whenever all requests are of one token.
+        """Appends tokens to several sequences, in as many passes as it takes; ``logits`` knows those of the last.
 
         Raises:
             As ``advance``.
@@ -302,10 +306,11 @@ class Engine:
             ahead = [Decode(sequence, tokens[n:]) for (sequence, tokens), n in zip(ahead, counts, strict=True)]
 
     def advance(self, requests: Sequence[Decode], *, every: bool = False) -> list[int]:
-        """One pass: appends what fits of each request, the first ones first.
+        """One pass: appends to the first sequence, and to those beside it that have as many tokens to come.
 
         ``image_token`` stands for the sequence's image. After it, ``logits`` gives the newest logits of each sequence
-        that took part.
+        that took part. All sequences with one token each to come take part, but for those between which one that is not
+        asked for lies.
 
         Args:
             every: keeps the logits after every token, in the order of the batch.
@@ -314,12 +319,13 @@ class Engine:
             How many tokens of each request have been appended: of one at least.
 
         Raises:
-            ContextFullError: the cache, or what one sequence may use of it, is full.
+            ContextFullError: what a sequence may use of the cache is full.
             CotcliError: llama.cpp's graph was not the one expected, or a hook failed. In every case all sequences are
                 as they were before the pass.
         """
         if len({id(sequence) for sequence, _ in requests}) != len(requests):
             raise CotcliError("a sequence stands twice in one request")
+        self._close_gaps()
         counts, embedding = share_out(requests, self.ubatch, self.image_token)
         runs = [Decode(sequence, tokens[:n]) for (sequence, tokens), n in zip(requests, counts, strict=True) if n]
         for sequence, tokens in runs:

@@ -23,13 +23,13 @@ class EngineOptions:
         check_memory: refuse to load what does not fit into free memory.
         threads: CPU threads; None takes the processors this process may use, or one for a tiny model.
         context_length: tokens that one sequence can hold.
-        max_sequences: sequences at once, 256 at most; the key-value cache has room for all from the beginning.
-        total_context: tokens that all sequences together can hold: the size of the key-value cache, which is taken at
-            loading (at 11B shapes 128 KiB a token with f16). None is ``context_length`` for each of ``max_sequences``,
-            by which no sequence can take another's room. Less is enough for sequences that share prefixes, since a
-            shared token is held once.
+        max_sequences: sequences at once, 256 at most; the key-value cache has room for all from the beginning (at 11B
+            shapes 128 KiB a token with f16).
         ubatch: most tokens in one pass; None takes 128 on a CPU, where more gains nothing and keeps Ctrl-C waiting,
             and 512 on devices.
+        repack: copy K-quants and others into the CPU's own layout, which takes their size in memory. Passes of one or
+            two columns gain nothing by it, those of four or more do, and round sums differently: what is written beside
+            an answer may then change its text.
         kv_type: "f16" or "f32" for both key-value caches; None keeps f32 weights at f32 and takes f16 otherwise.
 
     Raises:
@@ -40,9 +40,9 @@ class EngineOptions:
     threads: int | None = None
     context_length: int = 4096
     max_sequences: int = 1
-    total_context: int | None = None
     ubatch: int | None = None
     kv_type: str | None = None
+    repack: bool = False
     device: str | None = None
     require_gpu: bool = False
     check_memory: bool = True
@@ -50,20 +50,18 @@ class EngineOptions:
     def __post_init__(self) -> None:
         if self.kv_type is not None and self.kv_type not in KV_TYPES:
             raise UsageError(f"unknown key-value type {self.kv_type}; known: {', '.join(KV_TYPES)}")
-        for name in ("context_length", "max_sequences", "total_context", "ubatch", "threads"):
+        for name in ("context_length", "max_sequences", "ubatch", "threads"):
             value = getattr(self, name)
             if value is not None and not 1 <= value < 2**31:
                 raise UsageError(f"{name} must be at least 1 and below 2**31, not {value}")
         if self.max_sequences > MAX_SEQUENCES:
             raise UsageError(f"max_sequences must be at most {MAX_SEQUENCES}, not {self.max_sequences}")
-        if not self.cache_tokens < 2**31:
-            raise UsageError(f"context_length times max_sequences must be below 2**31, not {self.cache_tokens}")
+        if not self.context_length * self.max_sequences < 2**31:
+            raise UsageError(
+                "context_length times max_sequences must be below 2**31, not "
+                f"{self.context_length} times {self.max_sequences}"
+            )
         self.choice  # noqa: B018  # the class checks the values
-
-    @property
-    def cache_tokens(self) -> int:
-        """Tokens that the key-value cache has room for."""
-        return self.total_context or self.context_length * self.max_sequences
 
     @property
     def choice(self) -> Choice:
@@ -73,4 +71,4 @@ class EngineOptions:
     @property
     def demand(self) -> Demand:
         """What of this takes memory."""
-        return Demand(self.cache_tokens, self.max_sequences, self.ubatch, self.kv_type)
+        return Demand(self.context_length, self.max_sequences, self.ubatch, self.kv_type, self.repack)

@@ -17,6 +17,7 @@ class TokenSequence:
     """A sequence of tokens in the cache. Made, forked and dropped by the engine only."""
 
     id: int
+    """Its place in the cache; another after a neighbour has ended."""
     image: ImageKV | None
     length: int = 0
     image_at: int | None = None
@@ -42,7 +43,7 @@ class Pass:
 
     Attributes:
         runs: what each sequence appends, in the order of the columns.
-        groups: the columns that attend to an image, as ``CrossAttentionHook.expect`` takes them.
+        groups: the columns that have an image, as ``CrossAttentionHook.expect`` takes them.
         tokens, positions, ids: of each column; its sequence's id.
         wanted: whether a column's logits are wanted.
     """
@@ -58,35 +59,48 @@ class Pass:
 def share_out(requests: Sequence[Decode], room: int, image_token: int) -> tuple[list[int], bool]:
     """How many tokens of each request go into a pass of ``room``, and whether they are image tokens.
 
+    What the first request has next goes, and beside it what others have next, as far as that is as many tokens and the
+    sequences are neighbours in the cache: another pass libllama would cut up (``llama_batch_allocr::split_equal``).
     Image tokens go in as embeddings, so in a pass of their own, as soon as one is next: then all that come at the same
     place of several prompts share one.
     """
     at_image = [bool(tokens) and tokens[0] == image_token for _, tokens in requests]
     if any(at_image):
-        return [int(flag) for flag in at_image], True
-    counts = []
-    for _, tokens in requests:
-        run = tokens[:room]
-        counts.append(run.index(image_token) if image_token in run else len(run))
-        room -= counts[-1]
-    return counts, False
+        sizes = [int(flag) for flag in at_image]
+    else:
+        sizes = [_before(image_token, tokens[:room]) for _, tokens in requests]
+    counts = [0] * len(requests)
+    first = next((i for i, size in enumerate(sizes) if size), None)
+    if first is not None:
+        size = sizes[first]
+        alike = {sequence.id: i for i, (sequence, _) in enumerate(requests) if sizes[i] == size}
+        start = requests[first].sequence.id
+        end = start + 1
+        while end in alike and (end + 1 - start) * size <= room:
+            end += 1
+        while start - 1 in alike and (end + 1 - start) * size <= room:
+            start -= 1
+        for sequence_id in range(start, end):
+            counts[alike[sequence_id]] = size
+    return counts, any(at_image)
 
 
 def lay_out(runs: Sequence[Decode], every: bool) -> Pass:
-    """The columns of these runs: those that see an image first, by image; those before theirs; those without one.
+    """The columns of these runs, in the order of their sequences in the cache, as libllama has them.
 
     Args:
         every: whether the logits after every token are wanted, and not only after the last of each run.
     """
-    runs = sorted(runs, key=lambda run: _place(run.sequence))
+    runs = sorted(runs, key=lambda run: run.sequence.id)
     laid = Pass(runs, [], [], [], [], [])
     for sequence, tokens in runs:
         if sequence.image is not None:
+            start, count = len(laid.tokens), len(tokens)
             last = laid.groups[-1] if laid.groups else None
-            if last and last.image is sequence.image and last.sees_image == sequence.sees_image:
-                laid.groups[-1] = ColumnGroup(last.start, last.count + len(tokens), last.image, last.sees_image)
-            else:
-                laid.groups.append(ColumnGroup(len(laid.tokens), len(tokens), sequence.image, sequence.sees_image))
+            if last and last.end == start and (last.image, last.sees_image) == (sequence.image, sequence.sees_image):
+                start, count = last.start, last.count + count
+                laid.groups.pop()
+            laid.groups.append(ColumnGroup(start, count, sequence.image, sequence.sees_image))
         laid.tokens.extend(tokens)
         laid.positions.extend(range(sequence.length, sequence.length + len(tokens)))
         laid.ids.extend([sequence.id] * len(tokens))
@@ -94,5 +108,6 @@ def lay_out(runs: Sequence[Decode], every: bool) -> Pass:
     return laid
 
 
-def _place(sequence: TokenSequence) -> tuple[bool, bool, int, int]:
-    return (sequence.image is None, not sequence.sees_image, id(sequence.image), sequence.id)
+def _before(image_token: int, tokens: Sequence[int]) -> int:
+    """How many tokens come before the image's."""
+    return tokens.index(image_token) if image_token in tokens else len(tokens)

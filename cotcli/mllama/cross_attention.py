@@ -38,6 +38,10 @@ class ColumnGroup:
     image: ImageKV
     sees_image: bool
 
+    @property
+    def end(self) -> int:
+        return self.start + self.count
+
 
 class ImageKV:
     """Keys and values of one image for every cross-attention layer, each on its layer's device.
@@ -159,34 +163,31 @@ class CrossAttentionLayer:
     def update(self, arena: Arena, hidden: Tensor, groups: Sequence[ColumnGroup]) -> Tensor:
         """The node that turns ``hidden`` (hidden_size, columns), float32, into the layer's output, in place.
 
-        ``groups`` cover the columns without a gap, those that see their image first.
+        ``groups`` cover the columns without a gap; either all see their image, or none does.
         """
         hp, w = self.hparams, self._weight
-        columns = groups[-1].start + groups[-1].count
+        columns = groups[-1].end
         normed = arena.mul(arena.rms_norm(hidden, hp.rms_norm_eps), w("attn_norm.weight"))
         q = arena.mul_mat(w("cross_attn_q.weight"), normed)
         q = arena.reshape(q, hp.head_dim, hp.num_attention_heads, columns)
         q = arena.mul(arena.rms_norm(q, hp.rms_norm_eps), w("cross_attn_q_norm.weight"))
         attended: Tensor | None = None
         for group in groups:
-            for start in range(group.start, group.start + group.count, QUERY_CHUNK):
-                count = min(QUERY_CHUNK, group.start + group.count - start)
+            for start in range(group.start, group.end, QUERY_CHUNK):
+                count = min(QUERY_CHUNK, group.end - start)
                 part = self._attend(arena, q, start, count, group)
                 attended = part if attended is None else arena.concat(attended, part, 1)
         if attended is None:
             raise CotcliError("a cross-attention layer was asked to update no columns")
         delta = arena.scale(arena.mul_mat(w("cross_attn_output.weight"), attended), self._attn_gate)
         hidden = arena.add_inplace(hidden, delta)
-        seeing = sum(group.count for group in groups if group.sees_image)
-        if seeing == 0:
+        if not groups[0].sees_image:
             return hidden
-        # The view is taken of the node above, not of the tensor behind it, so that it is computed first.
-        rows = arena.view(hidden, (hp.hidden_size, seeing))
-        normed = arena.mul(arena.rms_norm(rows, hp.rms_norm_eps), w("ffn_norm.weight"))
+        normed = arena.mul(arena.rms_norm(hidden, hp.rms_norm_eps), w("ffn_norm.weight"))
         gate = arena.mul_mat(w("ffn_gate.weight"), normed)
         up = arena.mul_mat(w("ffn_up.weight"), normed)
         delta = arena.mul_mat(w("ffn_down.weight"), arena.swiglu_split(gate, up))
-        return arena.add_inplace(rows, arena.scale(delta, self._mlp_gate))
+        return arena.add_inplace(hidden, arena.scale(delta, self._mlp_gate))
 
     def _attend(self, arena: Arena, q: Tensor, start: int, count: int, group: ColumnGroup) -> Tensor:
         """Attention of columns [start, start + count) of q (head_dim, heads, columns); (hidden_size, count)."""

@@ -10,6 +10,7 @@ after reads it from there. Knows graphs and columns, not tokens: the engine anno
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -83,8 +84,8 @@ class CrossAttentionHook:
         """Says what the next decode is.
 
         Args:
-            columns: its groups, from column 0 on without a gap, those that see their image first. Columns after the
-                last group belong to sequences without an image and are left as they are.
+            columns: its groups, in order. Columns between and after them belong to sequences without an image and are
+                left as they are.
             n_columns: tokens in the batch.
             output_columns: tokens whose logits are wanted; the last layer's output has these columns alone.
         """
@@ -199,9 +200,9 @@ class CrossAttentionHook:
     def _build(
         self, layer: CrossAttentionLayer, buffer: int, address: int, device: Device, groups: Sequence[ColumnGroup]
     ) -> _CachedGraph:
-        columns = groups[-1].start + groups[-1].count
-        pieces = sum(-(-group.count // QUERY_CHUNK) for group in groups)
-        inputs, arena = ggml.Arena(2), ggml.Arena(32 + 20 * pieces, 32 + 20 * pieces)
+        columns, spans = groups[-1].end, _spans(groups)
+        n_nodes = 33 * len(spans) + 20 * sum(-(-group.count // QUERY_CHUNK) for group in groups)
+        inputs, arena = ggml.Arena(2), ggml.Arena(n_nodes, n_nodes)
         staging = None
         allocator = self._allocators.get(layer.backend.device)
         if allocator is None:
@@ -213,7 +214,7 @@ class CrossAttentionHook:
             if device != layer.backend.device:
                 hidden = inputs.tensor(ggml.F32, layer.hparams.hidden_size, columns)
                 staging = layer.backend.allocate(inputs)
-            graph = arena.graph(layer.update(arena, hidden, groups))
+            graph = arena.graph(*(_update(arena, layer, hidden, span) for span in spans))
             allocator.allocate(graph)
         except BaseException:
             if staging is not None:
@@ -232,13 +233,31 @@ class CrossAttentionHook:
         self._graphs.clear()
 
 
+def _update(
+    arena: ggml.Arena, layer: CrossAttentionLayer, hidden: ggml.Tensor, span: Sequence[ColumnGroup]
+) -> ggml.Tensor:
+    """The node that updates the columns of a span in ``hidden`` (hidden_size, columns)."""
+    start, width = span[0].start, layer.hparams.hidden_size
+    columns = arena.view(hidden, (width, span[-1].end - start), offset=start * width * 4)
+    return layer.update(arena, columns, [replace(group, start=group.start - start) for group in span])
+
+
 def _select(groups: Sequence[ColumnGroup], columns: Sequence[int]) -> list[ColumnGroup]:
     """The groups as they are when only ``columns``, ascending, are left."""
-    selected: list[ColumnGroup] = []
-    start = 0
+
+    def place(group: ColumnGroup) -> ColumnGroup:
+        start, end = bisect_left(columns, group.start), bisect_left(columns, group.end)
+        return replace(group, start=start, count=end - start)
+
+    return [group for group in map(place, groups) if group.count]
+
+
+def _spans(groups: Sequence[ColumnGroup]) -> list[list[ColumnGroup]]:
+    """Neighbours without a gap that all see their image, or that all do not."""
+    spans: list[list[ColumnGroup]] = []
     for group in groups:
-        count = sum(1 for column in columns if group.start <= column < group.start + group.count)
-        if count:
-            selected.append(replace(group, start=start, count=count))
-            start += count
-    return selected
+        if spans and spans[-1][-1].end == group.start and spans[-1][-1].sees_image == group.sees_image:
+            spans[-1].append(group)
+        else:
+            spans.append([group])
+    return spans

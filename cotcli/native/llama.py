@@ -15,7 +15,7 @@ import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
-from cotcli.errors import ContextFullError, CotcliError, ModelError, ResourceError
+from cotcli.errors import CotcliError, ModelError, ResourceError
 from cotcli.native import ggml, ggml_backend, interrupt, log
 from cotcli.native.devices import start
 from cotcli.native.library import bind
@@ -38,6 +38,7 @@ class LlamaModel(ggml.Handle):
         gpu_layers: layers to put on devices, from the last one on, the output matrix being one.
         devices: those to use, in the order of the layers.
         on_progress: called with the share loaded, 0.0 to 1.0.
+        repack: copy weights into the CPU's own layout where there is one (``ggml-cpu/repack.cpp``).
 
     Raises:
         ModelError: not a GGUF, or not one that llama.cpp can load; says what llama.cpp said.
@@ -49,6 +50,7 @@ class LlamaModel(ggml.Handle):
         gpu_layers: int = 0,
         devices: Sequence[ggml_backend.Device] = (),
         on_progress: Callable[[float], None] | None = None,
+        repack: bool = False,
     ) -> None:
         start()
         failure: list[BaseException] = []
@@ -67,6 +69,7 @@ class LlamaModel(ggml.Handle):
         device_list = (ctypes.c_void_p * (len(devices) + 1))(*devices, None)
         params.devices = ctypes.cast(device_list, ctypes.c_void_p)
         params.split_mode = llama_cpp.LLAMA_SPLIT_MODE_LAYER
+        params.use_extra_bufts = repack
         params.progress_callback = llama_cpp.llama_progress_callback(progress)
         log.clear_errors()
         try:
@@ -161,7 +164,7 @@ class LlamaContext(ggml.Handle):
         model: must outlive the context.
         on_node: ``ggml_backend_sched_eval_callback``: called with a node's address and whether this only asks if its
             value is wanted. Must not raise.
-        n_ctx: tokens of the key-value cache that all sequences share.
+        n_ctx: tokens of the key-value cache that each sequence has to itself.
         n_seq_max: sequences at once.
         n_ubatch: most tokens one decode takes.
         kv_type: "f16" or "f32".
@@ -186,12 +189,13 @@ class LlamaContext(ggml.Handle):
     ) -> None:
         self._callback = llama_cpp.ggml_backend_sched_eval_callback(lambda node, ask, _: on_node(node, ask))
         params = llama_cpp.llama_context_default_params()
-        params.n_ctx, params.n_seq_max = n_ctx, n_seq_max
+        params.n_ctx, params.n_seq_max = n_ctx * n_seq_max, n_seq_max
         params.n_batch = params.n_ubatch = n_ubatch
         params.n_threads = params.n_threads_batch = threadpool.n_threads
         params.type_k = params.type_v = KV_TYPES[kv_type]
         params.flash_attn_type = FLASH_ATTENTION[flash_attention]
-        params.kv_unified = True  # one stream: the columns of every node are in batch order
+        # Cells of its own for each sequence: what is summed over them does not depend on the others'.
+        params.kv_unified = False
         params.offload_kqv = params.op_offload = offload
         params.no_perf = False  # n_reused, by which the hook knows whether node addresses are still good
         params.cb_eval = self._callback
@@ -204,7 +208,7 @@ class LlamaContext(ggml.Handle):
             raise
         if self._handle is None:
             raise ResourceError(
-                f"no memory for a context of {n_ctx} tokens: {log.last_error() or 'llama.cpp gave no reason'}",
+                f"no memory for {n_seq_max} x {n_ctx} tokens: {log.last_error() or 'llama.cpp gave no reason'}",
                 "Try a smaller one: --ctx N",
             )
         _attach_threadpool(self._handle, threadpool.handle, threadpool.handle)
@@ -215,27 +219,20 @@ class LlamaContext(ggml.Handle):
         llama_cpp.llama_free(handle)
 
     @property
-    def n_ctx(self) -> int:
-        return int(llama_cpp.llama_n_ctx(self.handle))
-
-    @property
     def n_reused(self) -> int:
         """Graphs taken over from the pass before, since the context was made."""
         return int(llama_cpp.llama_perf_context(self.handle).n_reused)
 
     def decode(self, batch: LlamaBatch) -> None:
-        """``llama_decode`` of one batch of at most n_ubatch tokens.
+        """``llama_decode`` of one batch of at most n_ubatch tokens, as ``passes.lay_out`` makes them.
 
         Raises:
-            ContextFullError: the key-value cache has no room for it.
             ResourceError: the computation failed.
             KeyboardInterrupt: Ctrl-C came meanwhile; the cache is in an undefined state past the batch's first token.
         """
         log.clear_errors()
         with interrupt.deferred():
             status = llama_cpp.llama_decode(self.handle, batch.struct)
-        if status == 1:
-            raise ContextFullError("the context is full", "Try a larger one: --ctx N")
         if status != 0:
             raise ResourceError(f"llama_decode failed ({status}): {log.last_error() or 'llama.cpp gave no reason'}")
 
@@ -248,9 +245,9 @@ class LlamaContext(ggml.Handle):
         """Forgets positions [start, end) of a sequence (llama_memory_seq_rm; -1 is open)."""
         llama_cpp.llama_memory_seq_rm(self._memory, seq, start, end)
 
-    def copy(self, source: int, target: int, start: int = -1, end: int = -1) -> None:
-        """Lets ``target`` share positions [start, end) of ``source`` (llama_memory_seq_cp); no data is copied."""
-        llama_cpp.llama_memory_seq_cp(self._memory, source, target, start, end)
+    def copy(self, source: int, target: int) -> None:
+        """Makes ``target`` what ``source`` is (llama_memory_seq_cp); the next decode copies the data first."""
+        llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, -1)
 
 
 class LlamaBatch(ggml.Handle):

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.small_checkpoints import Recipe, write_checkpoint
+from convert import convert
 from tests.cli.process import cotcli
 
 QUESTION = "How many circles are there?"
@@ -71,3 +73,11 @@ def test_kv_type_is_heeded(picture: Path) -> None:
         assert f"K ({bits})" in done.err
         answers[kind] = done.out
     assert answers["f16"] == answers["f32"]
+
+
+def test_weights_are_repacked_where_that_is_asked_for(picture: Path, tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "checkpoint", Recipe(hidden_size=256, intermediate_size=512))
+    model = convert(tmp_path / "checkpoint", tmp_path, "q4_k_m", name="wide").language
+    batch = ["batch", QUESTION, picture, "--model", model, "--stages", "none", "-vv", "--max-tokens", 2]
+    for options, is_there in (([], False), (["--repack"], True)):
+        assert ("CPU_REPACK model buffer" in cotcli(*batch, *options).err) == is_there

@@ -103,7 +103,7 @@ def test_two_images_and_a_text_in_one_batch(pair: Pair) -> None:
     prompts.append(prompts[0])
     ours: list[list[np.ndarray[Any, Any]]] = [[], [], [], []]
     for column in zip(*steps, strict=True):
-        engine.step(list(zip(sequences, column, strict=True)))
+        engine.extend([(sequence, [token]) for sequence, token in zip(sequences, column, strict=True)])
         for rows, sequence in zip(ours, sequences, strict=True):
             rows.append(engine.logits(sequence).copy())
     for sequence in sequences:
