@@ -97,6 +97,7 @@ def main() -> int:
     parser.add_argument("--ctx", type=int, default=1024, help="for each answer")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--gpu-layers", type=int, default=0)
+    parser.add_argument("--repack", action="store_true", help="as cotcli batch --repack")
     given = parser.parse_args()
     requests = make_requests(given.pictures, given.questions, given.max_tokens)
     results = {parallel: Runs() for parallel in given.parallel}
@@ -108,6 +109,7 @@ def main() -> int:
         threads=given.threads,
         context_length=given.ctx,
         max_sequences=max(given.parallel),
+        repack=given.repack,
         image_cache=False,
         on_progress=clock,
     ) as model:
