@@ -97,6 +97,7 @@ def main() -> int:
     parser.add_argument("--ctx", type=int, default=1024, help="for each answer")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--gpu-layers", type=int, default=0)
+    parser.add_argument("--image-cache", action="store_true", help="keep encoded pictures on disk, as commands do")
     parser.add_argument("--repack", action="store_true", help="as cotcli batch --repack")
     given = parser.parse_args()
     requests = make_requests(given.pictures, given.questions, given.max_tokens)
@@ -110,7 +111,7 @@ def main() -> int:
         context_length=given.ctx,
         max_sequences=max(given.parallel),
         repack=given.repack,
-        image_cache=False,
+        image_cache=given.image_cache,
         on_progress=clock,
     ) as model:
         for _ in range(given.rounds):

@@ -20,7 +20,7 @@ from gguf import LlamaFileType
 from cotcli.errors import UsageError
 from cotcli.mllama.hparams import TextHParams
 from cotcli.mllama.tensor_names import Role, TensorSpec
-from cotcli.native.quantize import block_size
+from cotcli.native.ggml import block_size
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from cotcli.mllama.tensor_names import cross_attention_tensors
 from cotcli.mllama.weights import WeightFile
 from cotcli.native import devices as native
 from cotcli.native.devices import DeviceInfo
+from cotcli.native.ggml import block_size
 from cotcli.native.gguf_header import TensorHeader, read_tensors
 
 KV_BYTES = {"f16": 2, "f32": 4}
@@ -144,6 +145,11 @@ class Pair:
         """Of the weights of both files."""
         parts = [self.input, self.output, self.vision, *self.layers, *self.cross_attention.values()]
         return sum(tensor.n_bytes for part in parts for tensor in part)
+
+    @cached_property
+    def has_k_quants(self) -> bool:
+        """Whether a self-attention layer is stored in one of ggml's types of 256 values a block."""
+        return any(block_size(tensor.type) == 256 for layer in self.layers for tensor in layer)
 
     @cached_property
     def vision(self) -> list[TensorHeader]:

@@ -168,28 +168,34 @@ def test_logits_are_the_same_in_any_company(kind: str, tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "checkpoint", recipe)
     pair = convert(tmp_path / "checkpoint", tmp_path, kind, name=kind)
     rng = np.random.default_rng(3)
-    lengths = (31, 290, 77, 12, 150)
+    lengths = (31, 290, 77, 12, 150, 31, 31, 9, 64)
     texts = [[int(token) for token in rng.integers(0, 256, length)] for length in lengths]
 
     def run(engine: Engine, texts: Sequence[list[int]]) -> list[list[bytes]]:
-        sequences = [start(engine, ROW) for _ in texts]
-        engine.extend([(sequence, [engine.image_token]) for sequence in sequences])
-        for sequence, text in zip(sequences, texts, strict=True):
-            engine.prefill(sequence, text[:-8])
+        """The logits after each of the last eight tokens of each."""
+        image = load_image(engine, ROW)
+        assert image is not None
+        sequences = [engine.sequence(image) for _ in texts]
+        engine.release_image(image)
+        prompts = [[1, 2, 3, 4, 5, engine.image_token, *text[:-8]] for text in texts]
+        engine.extend(list(zip(sequences, prompts, strict=True)))
         seen: list[list[bytes]] = [[] for _ in texts]
         for place in range(-8, 0):
-            ahead = [Decode(sequence, [text[place]]) for sequence, text in zip(sequences, texts, strict=True)]
-            assert engine.advance(ahead) == [1] * len(texts)
-            for rows, sequence in zip(seen, sequences, strict=True):
-                rows.append(engine.logits(sequence).tobytes())
+            due = {i: [text[place]] for i, text in enumerate(texts)}
+            while due:
+                counts = engine.advance([Decode(sequences[i], tokens) for i, tokens in due.items()])
+                for i in [i for i, count in zip(due, counts, strict=True) if count]:
+                    seen[i].append(engine.logits(sequences[i]).tobytes())
+                    del due[i]
         for sequence in sequences:
             engine.drop(sequence)
         return seen
 
-    options = EngineOptions(threads=1, context_length=512, max_sequences=5)
+    options = EngineOptions(threads=1, context_length=512, max_sequences=9)
     with Engine(pair.language, pair.mmproj, options) as engine:
         alone = [run(engine, [text])[0] for text in texts]
-        assert run(engine, texts) == alone
+        for count in (2, 4, 9):
+            assert run(engine, texts[:count]) == alone[:count]
         assert run(engine, texts[::-1]) == alone[::-1]
 
 

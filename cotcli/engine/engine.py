@@ -41,6 +41,10 @@ from cotcli.placement import TINY_MODEL, place
 
 T = TypeVar("T")
 
+_UNTILED = 7
+"""Most columns that ggml's CPU kernels multiply with K-quants one by one; tiles of more round sums otherwise, and were
+not seen to be faster (``ggml-cpu/tiled/tiled.cpp``, ``ggml_tiled_min_batch``)."""
+
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
@@ -110,7 +114,8 @@ class Engine:
         text = self.hparams.text
         self.image_token = text.image_token_index
         self._threadpool = self._own(ggml_backend.Threadpool(options.threads or _default_threads(language)))
-        self.placement = place(read_pair(language, self._file), options.demand, options.choice)
+        pair = read_pair(language, self._file)
+        self.placement = place(pair, options.demand, options.choice)
         if on_note is not None:
             for line in self.placement.notes:
                 on_note(line)
@@ -122,6 +127,8 @@ class Engine:
                 f"{language} and {mmproj} do not belong together", "Convert the checkpoint again: cotcli convert SRC"
             )
         self.kv_type, self.ubatch = self.placement.plan.kv_type, self.placement.plan.ubatch
+        is_tiled = pair.has_k_quants and self.placement.gpu_layers == 0 and not options.repack
+        self._few = _UNTILED if is_tiled else self.ubatch
         self._backends: dict[ggml_backend.Device, ggml_backend.Backend] = {}
         self._open.append(self._close_backends)
         self._hook = CrossAttentionHook(self._file, self._backend_of, lambda: self.context.n_reused)
@@ -326,7 +333,7 @@ class Engine:
         if len({id(sequence) for sequence, _ in requests}) != len(requests):
             raise CotcliError("a sequence stands twice in one request")
         self._close_gaps()
-        counts, embedding = share_out(requests, self.ubatch, self.image_token)
+        counts, embedding = share_out(requests, self.ubatch, self._few, self.image_token)
         runs = [Decode(sequence, tokens[:n]) for (sequence, tokens), n in zip(requests, counts, strict=True) if n]
         for sequence, tokens in runs:
             if sequence.length + len(tokens) > self.context_length:

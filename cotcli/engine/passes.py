@@ -56,13 +56,16 @@ class Pass:
     wanted: list[bool]
 
 
-def share_out(requests: Sequence[Decode], room: int, image_token: int) -> tuple[list[int], bool]:
+def share_out(requests: Sequence[Decode], room: int, few: int, image_token: int) -> tuple[list[int], bool]:
     """How many tokens of each request go into a pass of ``room``, and whether they are image tokens.
 
     What the first request has next goes, and beside it what others have next, as far as that is as many tokens and the
     sequences are neighbours in the cache: another pass libllama would cut up (``llama_batch_allocr::split_equal``).
     Image tokens go in as embeddings, so in a pass of their own, as soon as one is next: then all that come at the same
     place of several prompts share one.
+
+    Passes of up to ``few`` columns are computed otherwise than larger ones. What alone would be a small one shares only
+    small ones, so that it comes out the same.
     """
     at_image = [bool(tokens) and tokens[0] == image_token for _, tokens in requests]
     if any(at_image):
@@ -73,6 +76,7 @@ def share_out(requests: Sequence[Decode], room: int, image_token: int) -> tuple[
     first = next((i for i, size in enumerate(sizes) if size), None)
     if first is not None:
         size = sizes[first]
+        room = min(room, few) if size <= few else room
         alike = {sequence.id: i for i, (sequence, _) in enumerate(requests) if sizes[i] == size}
         start = requests[first].sequence.id
         end = start + 1

@@ -64,6 +64,8 @@ _free = bind("ggml_free", None, c_void_p)
 get_name = bind("ggml_get_name", c_char_p, c_void_p)
 # size_t ggml_nbytes(const struct ggml_tensor * tensor);
 nbytes = bind("ggml_nbytes", c_size_t, c_void_p)
+# int64_t ggml_blck_size(enum ggml_type type);
+_blck_size = bind("ggml_blck_size", c_int64, c_int)
 
 # struct ggml_tensor * ggml_new_tensor(struct ggml_context *, enum ggml_type, int n_dims, const int64_t * ne);
 _new_tensor = bind("ggml_new_tensor", c_void_p, c_void_p, c_int, c_int, POINTER(c_int64))
@@ -107,6 +109,11 @@ _view_4d = bind(
 _new_graph = bind("ggml_new_graph_custom", c_void_p, c_void_p, c_size_t, c_bool)
 # void ggml_build_forward_expand(struct ggml_cgraph * cgraph, struct ggml_tensor * tensor);
 _build_forward_expand = bind("ggml_build_forward_expand", None, c_void_p, c_void_p)
+
+
+def block_size(type_: int) -> int:
+    """Values that are stored together: a row must hold a whole number of these."""
+    return int(_blck_size(int(type_)))
 
 
 class Handle:

@@ -11,12 +11,11 @@ import numpy as np
 from gguf import GGMLQuantizationType
 from numpy.typing import NDArray
 
+from cotcli.native.ggml import block_size
 from cotcli.native.library import bind
 
 # size_t ggml_row_size(enum ggml_type type, int64_t ne);
 _ggml_row_size = bind("ggml_row_size", ctypes.c_size_t, ctypes.c_int, ctypes.c_int64)
-# int64_t ggml_blck_size(enum ggml_type type);
-_ggml_blck_size = bind("ggml_blck_size", ctypes.c_int64, ctypes.c_int)
 # size_t ggml_quantize_chunk(enum ggml_type type, const float * src, void * dst,
 #                            int64_t start, int64_t nrows, int64_t n_per_row, const float * imatrix);
 _ggml_quantize_chunk = bind(
@@ -35,11 +34,6 @@ _ggml_quantize_chunk = bind(
 def row_size(kind: GGMLQuantizationType, width: int) -> int:
     """Bytes of one row of ``width`` values; ``width`` must be a multiple of ``block_size(kind)``."""
     return int(_ggml_row_size(int(kind), width))
-
-
-def block_size(kind: GGMLQuantizationType) -> int:
-    """Values that are stored together: a row must hold a whole number of these."""
-    return int(_ggml_blck_size(int(kind)))
 
 
 def quantize(values: NDArray[np.float32], kind: GGMLQuantizationType) -> NDArray[np.uint8]:
