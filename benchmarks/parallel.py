@@ -16,11 +16,13 @@ import random
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.figures import Figure
 from cotcli.answer import Answer, GenerationParams
 from cotcli.generate import Reasoner, Request, load
 from cotcli.shapes.questions import KINDS, make_question
@@ -85,10 +87,56 @@ def run(model: Reasoner, clock: TowerClock, requests: list[Request], parallel: i
     return {key: answer.raw for key, answer in answers.items()}
 
 
+def measure(
+    model: str,
+    requests: list[Request],
+    numbers: Sequence[int],
+    rounds: int,
+    *,
+    context: int = 1024,
+    threads: int | None = None,
+    repack: bool = False,
+    image_cache: bool = False,
+) -> tuple[dict[int, Runs], int]:
+    """What was seen with each number of answers at once, and how many texts were compared with the first's."""
+    results = {parallel: Runs() for parallel in numbers}
+    texts: dict[object, str] = {}
+    clock = TowerClock()
+    with load(
+        model,
+        gpu_layers=0,
+        threads=threads,
+        context_length=context,
+        max_sequences=max(numbers),
+        repack=repack,
+        image_cache=image_cache,
+        on_progress=clock,
+    ) as reasoner:
+        for _ in range(rounds):
+            for parallel, runs in results.items():
+                written = run(reasoner, clock, requests, parallel, runs)
+                texts = texts or written
+                runs.same += sum(written[key] == text for key, text in texts.items())
+    return results, rounds * len(requests)
+
+
+def candidates(model: str, at_once: int, rounds: int) -> list[Figure]:
+    """So many answers about one picture, with repacked weights, beside one at a time."""
+    requests = make_requests(1, at_once, 24)
+    results, _ = measure(model, requests, (1, at_once), rounds, repack=True)
+    one, many = results[1].without_tower, results[at_once].without_tower
+    ratios = tuple(together / alone for alone, together in zip(one, many, strict=True))
+    return [
+        Figure("one answer at a time, prompts included", tuple(one), "tokens/s"),
+        Figure(f"{at_once} answers at once, repacked", tuple(many), "tokens/s"),
+        Figure(f"{at_once} answers at once: times one at a time", ratios, at_least=1.6),
+    ]
+
+
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
+    parser.add_argument("model", help="a name or a path, as for cotcli --model")
     parser.add_argument("--parallel", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--pictures", type=int, default=16)
     parser.add_argument("--questions", type=int, default=1, help="about each picture")
@@ -96,35 +144,21 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--ctx", type=int, default=1024, help="for each answer")
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--gpu-layers", type=int, default=0)
     parser.add_argument("--image-cache", action="store_true", help="keep encoded pictures on disk, as commands do")
     parser.add_argument("--repack", action="store_true", help="as cotcli batch --repack")
     given = parser.parse_args()
-    requests = make_requests(given.pictures, given.questions, given.max_tokens)
-    results = {parallel: Runs() for parallel in given.parallel}
-    texts: dict[object, str] = {}
-    clock = TowerClock()
-    with load(
+    results, asked = measure(
         given.model,
-        gpu_layers=given.gpu_layers,
+        make_requests(given.pictures, given.questions, given.max_tokens),
+        given.parallel,
+        given.rounds,
+        context=given.ctx,
         threads=given.threads,
-        context_length=given.ctx,
-        max_sequences=max(given.parallel),
         repack=given.repack,
         image_cache=given.image_cache,
-        on_progress=clock,
-    ) as model:
-        for _ in range(given.rounds):
-            for parallel, runs in results.items():
-                written = run(model, clock, requests, parallel, runs)
-                texts = texts or written
-                runs.same += sum(written[key] == text for key, text in texts.items())
-        print(
-            f"{model.info.name} {model.info.quant}, {model.info.device}, {len(requests)} answers, {given.rounds} rounds"
-        )
+    )
     table = Table("at once", "tokens/s", "least-most", "ratio", "answers/min", "tokens/s without tower", "same texts")
     first = statistics.median(results[given.parallel[0]].tokens_a_second)
-    asked = given.rounds * len(requests)
     for parallel, runs in results.items():
         rate = statistics.median(runs.tokens_a_second)
         table.add_row(

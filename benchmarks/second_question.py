@@ -9,10 +9,10 @@ the same picture, each of other words and of about as many tokens. Prints both, 
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
 from pathlib import Path
 
+from benchmarks.figures import Figure, add_json_argument, report
 from cotcli.answer import GenerationParams, Timing
 from cotcli.generate import Reasoner, load
 
@@ -45,31 +45,33 @@ def first_token(model: Reasoner, clock: FirstToken, picture: Path, question: str
     return clock.at - begin, answer.timing
 
 
+def measure(model: str, picture: Path, context: int = 1024, threads: int | None = None) -> list[Figure]:
+    """The first question's time to its first token, what of it is the picture's, the others', and the ratio."""
+    clock = FirstToken()
+    with load(
+        model, threads=threads, context_length=context, image_cache=False, gpu_layers=0, on_progress=clock
+    ) as reasoner:
+        reasoner.ask(None, "Ready?", max_tokens=2)  # what is made at the first answer of any kind is made now
+        first, timing = first_token(reasoner, clock, picture, _FIRST)
+        others = tuple(first_token(reasoner, clock, picture, question)[0] for question in _OTHERS)
+    return [
+        Figure("first question about a picture, to the first token", (first,), "s"),
+        Figure("of that, the picture", (timing.image / 1e3,), "s"),
+        Figure("other questions about it, to the first token", others, "s"),
+        Figure("first question: times the others", tuple(first / other for other in others), at_least=20),
+    ]
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
+    parser.add_argument("model", help="a name or a path, as for cotcli --model")
     parser.add_argument("picture", type=Path)
     parser.add_argument("--ctx", type=int, default=1024)
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--gpu-layers", type=int, default=0)
+    add_json_argument(parser)
     given = parser.parse_args()
-    clock = FirstToken()
-    with load(
-        given.model,
-        gpu_layers=given.gpu_layers,
-        threads=given.threads,
-        context_length=given.ctx,
-        image_cache=False,
-        on_progress=clock,
-    ) as model:
-        model.ask(None, "Ready?", max_tokens=2)  # what is made at the first answer of any kind is made now
-        first, timing = first_token(model, clock, given.picture, _FIRST)
-        others = [first_token(model, clock, given.picture, question)[0] for question in _OTHERS]
-        print(f"{model.info.name} {model.info.quant}, {model.info.device}")
-    print(f"first question   {first:.3f} s (picture {timing.image / 1e3:.3f}, prompt {timing.prompt / 1e3:.3f})")
-    print(f"second question  {statistics.median(others):.3f} s ({min(others):.3f} to {max(others):.3f})")
-    print(f"ratio            {first / statistics.median(others):.1f}")
+    report(measure(given.model, given.picture, given.ctx, given.threads), given.json)
 
 
 if __name__ == "__main__":

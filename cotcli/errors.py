@@ -10,7 +10,7 @@ Knows nothing of the terminal: ``cotcli.cli`` turns these into one or two lines 
     │   ├── HubError                (the hub cannot be reached, or does not give the model)
     │   └── CheckpointError         (met by convert: not the architecture, missing or misshapen tensors)
     ├── ResourceError           5   memory, disk or device
-    │   └── ContextFullError        (the key-value cache has no room for more tokens)
+    │   └── ContextFullError        (a sequence's part of the key-value cache is full)
     ├── NoConclusionError       6   the answer ended before its conclusion
     └── Interrupted           130   Ctrl-C
 

@@ -184,7 +184,7 @@ class Reasoner:
                 answer waits for a request that is long in coming; that thread may still be waiting for one after this
                 iterator was left. What they raise comes out at once.
             parallel: answers at once, at most ``max_sequences``. What an answer says does not depend on it, but for
-                the rounding of sums.
+                the rounding of sums; with K-quants on an x86 CPU not even for that, unless they are repacked.
 
         Ctrl-C ends the answers that are being written as items with finish_reason "interrupted", then the iterator. If
         none is being written, KeyboardInterrupt is raised.

@@ -57,7 +57,7 @@ class Demand:
         return -(-self.context_length // _N_CTX_STEP) * _N_CTX_STEP
 
     def columns(self, gpu_layers: int) -> int:
-        """Most tokens in one pass. A token of each sequence is one pass."""
+        """Most tokens in one pass; there is room for one of each sequence."""
         ubatch = self.ubatch or (GPU_UBATCH if gpu_layers else CPU_UBATCH)
         return max(min(ubatch, self.context_length), self.sequences)
 
@@ -309,7 +309,9 @@ class _Planner:
             values = max(values, text.vocab_size + 2 * hidden)
         # Logits come back to the host, a row for each sequence.
         outputs = 0 if place else self.demand.sequences * text.vocab_size
-        return int(4 * (self.columns * values + outputs))
+        sequences = self.demand.sequences
+        columns = -(-self.columns // sequences) * sequences  # libllama takes equally many of each
+        return int(4 * (columns * values + outputs))
 
 
 def _flat(key: tuple[int, tuple[int, ...]]) -> tuple[int, ...]:

@@ -1,4 +1,5 @@
-"""Continuous batching: several answers at once, and every pass of the engine takes the tokens that all wait for.
+"""Continuous batching: several answers at once, in rounds. Each pass of the engine takes those whose next tokens go
+together, until all have been in one.
 
 Knows generators that ask for tokens to be decoded. Knows nothing of pictures, prompts or stages.
 """
@@ -100,7 +101,8 @@ class Scheduler(Generic[K, T]):
         """One pass. All have been in one before anybody is in the next."""
         self._due = [task for task in self._due if task in self._running]
         if not self._due:
-            self._due = sorted(self._running, key=lambda task: len(task.ahead))  # long prompts keep nobody waiting
+            # Steps before long prompts, and neighbours in the cache, which can share a pass, side by side.
+            self._due = sorted(self._running, key=lambda task: (len(task.ahead), task.sequence.id))
         try:
             self._advance(self._due)
         except (CotcliError, MemoryError) as error:
@@ -110,7 +112,7 @@ class Scheduler(Generic[K, T]):
                 self._one_by_one()
 
     def _one_by_one(self) -> None:
-        """Finds whom a pass fails for, the newest first: it ends, and what it held may be what the others lack."""
+        """Finds whom a pass fails for, the newest first: it ends, and its memory may be what the others lack."""
         for task in sorted(self._due, key=self._running.index, reverse=True):
             try:
                 self._advance([task])
@@ -121,9 +123,9 @@ class Scheduler(Generic[K, T]):
     def _advance(self, tasks: Sequence[_Running[K]]) -> None:
         """One pass; then those whose tokens are all decoded go on, before another pass rewrites their logits."""
         counts = self._engine.advance([Decode(task.sequence, task.ahead) for task in tasks])
-        taken = [task for task, count in zip(tasks, counts, strict=True) if count]
-        self._due = [task for task in self._due if task not in taken]
         with interrupt.deferred():  # so that each has drawn its token and no text is lost
+            taken = [task for task, count in zip(tasks, counts, strict=True) if count]
+            self._due = [task for task in self._due if task not in taken]
             for task, count in zip(tasks, counts, strict=True):
                 task.ahead = task.ahead[count:]
                 if not task.ahead:

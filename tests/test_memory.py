@@ -72,6 +72,7 @@ def logged_sizes(text: str) -> dict[str, float]:
         EngineOptions(threads=1, context_length=600, max_sequences=4, ubatch=64, kv_type="f32"),
         EngineOptions(threads=1, context_length=4096, ubatch=512, kv_type="f16"),
         EngineOptions(threads=1, context_length=512, repack=True),
+        EngineOptions(threads=1, context_length=256, max_sequences=100),
     ],
     ids=lambda options: f"ctx{options.context_length}",
 )

@@ -1,4 +1,4 @@
-"""Tokens -> logits: sequences that share prefixes and images, decoded together. Knows no text and no stages.
+"""Tokens -> logits: sequences that share images and passes, and can be forked. Knows no text and no stages.
 
 options   how a model is loaded
 passes    what of several requests goes into the next pass over the weights, in which columns

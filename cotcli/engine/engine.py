@@ -42,7 +42,7 @@ from cotcli.placement import TINY_MODEL, place
 T = TypeVar("T")
 
 _UNTILED = 7
-"""Most columns that ggml's CPU kernels multiply with K-quants one by one; tiles of more round sums otherwise, and were
+"""Most columns that ggml's x86 kernels multiply with K-quants one by one; tiles of more round sums otherwise, and were
 not seen to be faster (``ggml-cpu/tiled/tiled.cpp``, ``ggml_tiled_min_batch``)."""
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
@@ -142,8 +142,8 @@ class Engine:
                 n_seq_max=options.max_sequences,
                 n_ubatch=self.ubatch,
                 kv_type=self.kv_type,
-                # ggml's flash attention on a CPU sums F16 values in F16, in the order in which they happen to lie in
-                # the cache: an answer would depend on what is written beside it.
+                # ggml's flash attention on a CPU sums F16 values in F16, and cuts the sum up otherwise when there is
+                # more than one sequence: an answer would depend on what is written beside it.
                 flash_attention="auto" if offload and self.kv_type != "f32" else "off",
                 offload=offload,
             )
@@ -182,6 +182,11 @@ class Engine:
         sequence = self.sequence()
         self.prefill(sequence, [0])
         self.drop(sequence)
+
+    @property
+    def threads(self) -> int:
+        """CPU threads that compute."""
+        return self._threadpool.n_threads
 
     @property
     def vision_device(self) -> ggml_backend.Device:
@@ -262,9 +267,10 @@ class Engine:
         """Ends a sequence and frees what only it held."""
         if sequence not in self._sequences:
             return
-        self._sequences.remove(sequence)
-        self.context.remove(sequence.id)
-        heapq.heappush(self._free_ids, sequence.id)
+        with interrupt.deferred():
+            self._sequences.remove(sequence)
+            self.context.remove(sequence.id)
+            heapq.heappush(self._free_ids, sequence.id)
         if sequence.image is not None:
             self.release_image(sequence.image)
             sequence.image = None
@@ -284,16 +290,20 @@ class Engine:
             )
         return heapq.heappop(self._free_ids)
 
-    def _close_gaps(self) -> None:
-        """Puts the last sequences where others have ended: only neighbours in the cache can share a pass."""
+    def _close_gaps(self, requests: Sequence[Decode]) -> None:
+        """Puts the last sequences where others have ended, if that parts those asked for: only neighbours in the cache
+        can share a pass. A move copies a sequence's whole part of the cache."""
+        ids = [sequence.id for sequence, _ in requests]
+        if not any(min(ids) < free < max(ids) for free in self._free_ids):
+            return
         for sequence in sorted(self._sequences, key=lambda sequence: -sequence.id):
-            if not self._free_ids or self._free_ids[0] > sequence.id:
+            if self._free_ids[0] > sequence.id:
                 return
-            place = heapq.heappop(self._free_ids)
-            self.context.copy(sequence.id, place)
-            self.context.remove(sequence.id)
-            heapq.heappush(self._free_ids, sequence.id)
-            sequence.id = place
+            with interrupt.deferred():
+                place = heapq.heapreplace(self._free_ids, sequence.id)
+                self.context.copy(sequence.id, place)
+                self.context.remove(sequence.id)
+                sequence.id = place
 
     # -- decoding -------------------------------------------------------------------------------------------------
 
@@ -313,11 +323,11 @@ class Engine:
             ahead = [Decode(sequence, tokens[n:]) for (sequence, tokens), n in zip(ahead, counts, strict=True)]
 
     def advance(self, requests: Sequence[Decode], *, every: bool = False) -> list[int]:
-        """One pass: appends to the first sequence, and to those beside it that have as many tokens to come.
+        """One pass: appends to the first sequence with tokens to come, and to its neighbours in the cache with as many,
+        as far as there is room (``passes.share_out``).
 
         ``image_token`` stands for the sequence's image. After it, ``logits`` gives the newest logits of each sequence
-        that took part. All sequences with one token each to come take part, but for those between which one that is not
-        asked for lies.
+        that took part.
 
         Args:
             every: keeps the logits after every token, in the order of the batch.
@@ -332,7 +342,7 @@ class Engine:
         """
         if len({id(sequence) for sequence, _ in requests}) != len(requests):
             raise CotcliError("a sequence stands twice in one request")
-        self._close_gaps()
+        self._close_gaps(requests)
         counts, embedding = share_out(requests, self.ubatch, self._few, self.image_token)
         runs = [Decode(sequence, tokens[:n]) for (sequence, tokens), n in zip(requests, counts, strict=True) if n]
         for sequence, tokens in runs:

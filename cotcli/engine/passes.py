@@ -17,7 +17,7 @@ class TokenSequence:
     """A sequence of tokens in the cache. Made, forked and dropped by the engine only."""
 
     id: int
-    """Its place in the cache; another after a neighbour has ended."""
+    """Its place in the cache; may change between passes, since the last one takes the place of one that has ended."""
     image: ImageKV | None
     length: int = 0
     image_at: int | None = None
@@ -60,7 +60,7 @@ def share_out(requests: Sequence[Decode], room: int, few: int, image_token: int)
     """How many tokens of each request go into a pass of ``room``, and whether they are image tokens.
 
     What the first request has next goes, and beside it what others have next, as far as that is as many tokens and the
-    sequences are neighbours in the cache: another pass libllama would cut up (``llama_batch_allocr::split_equal``).
+    sequences are neighbours in the cache: any other batch libllama would split (``llama_batch_allocr::split_equal``).
     Image tokens go in as embeddings, so in a pass of their own, as soon as one is next: then all that come at the same
     place of several prompts share one.
 
@@ -76,13 +76,14 @@ def share_out(requests: Sequence[Decode], room: int, few: int, image_token: int)
     first = next((i for i, size in enumerate(sizes) if size), None)
     if first is not None:
         size = sizes[first]
-        room = min(room, few) if size <= few else room
+        # Inside the last layer a sequence has one column, so that there must be few sequences too.
+        most = max(1, min(few, (few if size <= few else room) // size))
         alike = {sequence.id: i for i, (sequence, _) in enumerate(requests) if sizes[i] == size}
         start = requests[first].sequence.id
         end = start + 1
-        while end in alike and (end + 1 - start) * size <= room:
+        while end in alike and end - start < most:
             end += 1
-        while start - 1 in alike and (end + 1 - start) * size <= room:
+        while start - 1 in alike and end - start < most:
             start -= 1
         for sequence_id in range(start, end):
             counts[alike[sequence_id]] = size

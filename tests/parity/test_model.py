@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoTokenizer
 
 import cotcli
+from benchmarks import tower
 from convert import convert
 from cotcli.engine import Engine, EngineOptions
 from tests.parity import reference_models as reference
@@ -67,6 +69,14 @@ def test_states_and_logits_of_every_aspect_ratio(pair: Pair, aspect_ratio_id: in
     tokens = reference.random_tokens(90, image_at=5, seed=aspect_ratio_id)
     expected = reference.reference_logits(pair.model, tokens, picture)
     check("logits", our_logits(pair.engine, tokens, picture), expected)
+
+
+def test_work_of_the_tower_as_torch_counts_it(pair: Pair) -> None:
+    picture = reference.random_picture(pair.model, 6, seed=0)
+    with FlopCounterMode(display=False) as counter:
+        reference.reference_states(pair.model, picture)
+    # Not all of it: torch's rows of patches are without class tokens and padding, and gates are no products.
+    assert tower.flops(pair.engine.hparams) == pytest.approx(counter.get_total_flops(), rel=0.02)
 
 
 @pytest.mark.parametrize(("length", "image_at"), [(2, 0), (2, 1), (63, 1), (64, 0), (65, 64), (130, 70), (600, 3)])
