@@ -3,8 +3,8 @@
     python -m benchmarks.tower PAIR --tiles 4 1 --rounds 3
 
 The bound is what NumPy's float32 product of the tower's largest matrices needs for the FLOPs of transformers, which
-masks scores instead of leaving them out: 18.6e12 at 11B shapes, however many tiles a picture has. Each round measures
-the product's rate and then the tower, one number of tiles after the other.
+masks scores instead of leaving them out: 18.6e12 at 11B shapes, however many tiles a picture has. The tower's time is
+with the projector. Each round measures the product's rate and then the tower, one number of tiles after the other.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _PRODUCTS = 20
 
 
 def flops(hparams: HParams) -> float:
-    """What transformers computes for one picture: every product over all tiles, padding included."""
+    """Of transformers' ``MllamaVisionModel`` for one picture: all products over all tiles, padding included."""
     vision = hparams.vision
     rows = vision.max_num_tiles * vision.num_padded_patches
     layers = vision.num_hidden_layers + vision.num_global_layers
     weights = 4 * vision.hidden_size**2 + 2 * vision.hidden_size * vision.intermediate_size
-    projector = vision.vision_output_dim * hparams.text.hidden_size
-    patches = vision.patch_width * vision.hidden_size
-    return 2.0 * rows * (layers * (weights + 2 * rows * vision.hidden_size) + projector + patches)
+    patches = vision.max_num_tiles * (vision.num_patches - 1)  # without the class tokens
+    embedding = patches * vision.patch_width * vision.hidden_size
+    return 2.0 * (rows * layers * (weights + 2 * rows * vision.hidden_size) + embedding)
 
 
 def sgemm_rate(hparams: HParams) -> float:

@@ -103,7 +103,7 @@ def test_states_and_logits_are_those_of_transformers(pairs: Callable[[str], tupl
 def test_work_cut_into_many_graphs_gives_the_same(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """At 11B shapes every layer is cut; here only with a smaller measure."""
     monkeypatch.setattr(chunks, "_FLOPS", 1.0)
-    monkeypatch.setattr(chunks, "_MIN_ROWS", 5)
+    monkeypatch.setattr(chunks, "TILE", 5)
     states = engine.encode(SQUARE.picture)  # type: ignore[arg-type]
     assert relative_error(states[KEPT_ROWS], GOLDEN[f"{SQUARE.name}/states"]) <= TOLERANCE
     check_logits(engine, SQUARE)

@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 _FLOPS = 15e9
-_MIN_ROWS = 64  # below it ggml's CPU flash attention takes its slow path
+TILE = 64
+"""Rows that ggml's CPU flash attention takes together (``GGML_FA_TILE_Q``): fewer cost it as much, or its slow path."""
 
 
-def split_rows(first: int, end: int, flops_per_row: float) -> Iterator[tuple[int, int]]:
-    """(first row, rows) of even chunks of [first, end)."""
-    rows = end - first
-    limit = max(_MIN_ROWS, int(_FLOPS / flops_per_row))
-    n_chunks = max(1, rows // limit)  # each at least ``limit`` rows, less than twice as many
-    for i in range(n_chunks):
-        start, stop = first + rows * i // n_chunks, first + rows * (i + 1) // n_chunks
-        yield start, stop - start
+def split_rows(first: int, end: int, flops_per_row: float, tiles: int = 1) -> Iterator[tuple[int, int]]:
+    """(first row, rows) of chunks of [first, end); but for the last, whole multiples of so many tiles."""
+    unit = TILE * tiles
+    size = max(1, int(_FLOPS / flops_per_row) // unit) * unit
+    for start in range(first, end, size):
+        yield start, min(size, end - start)

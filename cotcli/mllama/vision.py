@@ -28,6 +28,7 @@ from cotcli.mllama.hparams import HParams, VisionHParams
 from cotcli.mllama.tensor_names import mmproj_tensors
 from cotcli.mllama.weights import WeightFile
 from cotcli.native import ggml, ggml_backend
+from cotcli.native.cpu import available_threads
 from cotcli.native.ggml import Arena, Tensor
 
 _GRAPH_SIZE = 64
@@ -114,7 +115,7 @@ class _Pass:
         self._arena = Arena(8)
         # F32 keys and values on the CPU: its tiled attention widens to F32 anyhow. Tensor cores take F16.
         kv_type = ggml.F32 if tower._backend.is_cpu else ggml.F16
-        shape = (hp.head_dim, hp.attention_heads, self._all)
+        shape = (hp.head_dim, self._all, hp.attention_heads)
         self._hidden = self._arena.tensor(ggml.F32, hp.hidden_size, self._all)
         self._q = self._arena.tensor(ggml.F32, *shape)
         self._k = self._arena.tensor(kv_type, *shape)
@@ -210,9 +211,9 @@ class _Pass:
                 copies = []
                 for part, whole in (("q", self._q), ("k", self._k), ("v", self._v)):
                     projected = arena.mul_mat(weights[f"{name}.attn_{part}.weight"], normed)
-                    shape = (hp.head_dim, hp.attention_heads, count)
-                    place = arena.view(whole, shape, offset=start * int(ggml.fields(whole).nb[2]))
-                    copies.append(arena.cpy(arena.reshape(projected, *shape), place))
+                    projected = arena.reshape(projected, hp.head_dim, hp.attention_heads, count)
+                    place = self._heads(arena, whole, start, count)
+                    copies.append(arena.cpy(arena.permute(projected, 0, 2, 1, 3), place))
                 self._compute(arena, *copies)
         for start, count, n_keys in self._chunks():
             with Arena(48, _GRAPH_SIZE) as arena:
@@ -284,16 +285,17 @@ class _Pass:
         return arena.add(arena.mul(normed, weights[f"{name}.weight"]), weights[f"{name}.bias"])
 
     def _heads(self, arena: Arena, x: Tensor, start: int, count: int) -> Tensor:
-        """Rows [start, start + count) of (head_dim, heads, rows) as flash attention wants: (head_dim, rows, heads)."""
+        """Rows [start, start + count) of (head_dim, rows, heads)."""
         hp = self._tower._hparams
-        head, row = (int(n) for n in ggml.fields(x).nb[1:3])
+        row, head = (int(n) for n in ggml.fields(x).nb[1:3])
         return arena.view(x, (hp.head_dim, count, hp.attention_heads), (row, head), start * row)
 
     def _chunks(self) -> Iterator[tuple[int, int, int]]:
         """(first row, rows, keys they attend to) of each graph of a layer."""
         hp = self._tower._hparams
+        tiles = _tiles_together(hp.attention_heads, self._tower._backend.n_threads)
         for first, end, n_keys in ((0, self._real, self._all), (self._real, self._all, self._real)):
-            for start, count in split_rows(first, end, _row_flops(hp, n_keys)):
+            for start, count in split_rows(first, end, _row_flops(hp, n_keys), tiles):
                 yield start, count, n_keys
 
 
@@ -315,9 +317,17 @@ def working_memory(hparams: HParams, *, on_cpu: bool) -> int:
     held += rows * (hp.vision_output_dim + text.hidden_size) * 4
     inputs = state + rows * hp.patch_width * 4
     # The largest graphs: the LayerNorm of all rows in ``between``, or the second half of a layer over a chunk of rows.
-    chunk = max(count for _, count in split_rows(0, padded, _row_flops(hp, rows)))
+    tiles = _tiles_together(hp.attention_heads, available_threads())
+    chunk = max(count for _, count in split_rows(0, padded, _row_flops(hp, rows), tiles))
     scratch = max(2 * state, chunk * (2 * hp.hidden_size + hp.intermediate_size) * 4)
     return held + inputs + scratch
+
+
+def _tiles_together(heads: int, threads: int) -> int:
+    """Tiles of rows that ggml's CPU flash attention cuts between: it shares out the rows of all heads in four equal
+    parts a thread, and a tile that is cut costs as much as two."""
+    parts = 4 * threads if threads > 1 else 1
+    return parts // math.gcd(parts, heads)
 
 
 def _row_flops(hp: VisionHParams, n_keys: int) -> float:

@@ -153,6 +153,7 @@ class Backend(Handle):
         self.name = device_name(device)
         self.is_cpu = bool(_is_cpu(self.handle))
         self.buffer_type: int = _dev_buffer_type(device)
+        self.n_threads = threadpool.n_threads if self.is_cpu else 1
         if self.is_cpu:
             _cpu_set_n_threads(self.handle, threadpool.n_threads)
             _cpu_set_threadpool(self.handle, threadpool.handle)
