@@ -1,10 +1,10 @@
 """What a token costs with a picture, beside what libllama alone needs for the self-attention layers.
 
-    python -m benchmarks.decode PAIR --rounds 5
+    python -m benchmarks.decode PAIR --tokens 40
 
-Each round times some tokens of libllama alone, by its C interface and without a callback; of the engine without a
-picture, where the callback runs and leaves every column as it is; and of the engine with a picture of four tiles. What
-a token reads is the language file without its table of embeddings, and the cross-attention layers besides.
+Times one token after the other, in turn: of libllama alone, by its C interface and without a callback; of the engine
+without a picture, where the callback runs and leaves every column as it is; and of the engine with a picture of four
+tiles. What a token reads is the language file without its table of embeddings, and the cross-attention layers besides.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import llama_cpp
 import numpy as np
 
 from benchmarks.figures import Figure, add_json_argument, report
-from cotcli.engine import Engine, EngineOptions, TokenSequence
+from cotcli.engine import Engine, EngineOptions
 from cotcli.memory import read_pair
 from cotcli.mllama.weights import WeightFile
 from cotcli.registry import ResolvedModel, resolve
 
-_TOKENS = 8  # timed together
 _CONTEXT = 512
 _PROMPT = 16
 
@@ -48,13 +49,6 @@ class BareLlama:
         self._context = llama_cpp.llama_init_from_model(self._model, params)
         self._batch = llama_cpp.llama_batch_init(1, 0, 1)
         self._length = 0
-
-    def restart(self) -> None:
-        """Forgets all tokens and reads a prompt."""
-        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), False)
-        self._length = 0
-        for token in range(_PROMPT):
-            self.decode(token)
 
     def decode(self, token: int) -> None:
         """Appends one token."""
@@ -81,25 +75,14 @@ def bytes_read(files: ResolvedModel) -> tuple[int, int]:
     return sum(tensor.n_bytes for tensor in own), sum(tensor.n_bytes for tensor in cross)
 
 
-def _bare_ms(bare: BareLlama) -> float:
-    bare.restart()
+def _milliseconds(decode: Callable[[], object]) -> float:
     begin = time.perf_counter()
-    for token in range(_TOKENS):
-        bare.decode(token)
-    return (time.perf_counter() - begin) * 1e3 / _TOKENS
+    decode()
+    return (time.perf_counter() - begin) * 1e3
 
 
-def _engine_ms(engine: Engine, sequence: TokenSequence, start: int) -> float:
-    engine.truncate(sequence, start)
-    begin = time.perf_counter()
-    for token in range(_TOKENS):
-        engine.prefill(sequence, [token])
-        engine.logits(sequence)
-    return (time.perf_counter() - begin) * 1e3 / _TOKENS
-
-
-def measure(files: ResolvedModel, engine: Engine, rounds: int) -> list[Figure]:
-    """Milliseconds a token, in the three ways, and the ratios that matter."""
+def measure(files: ResolvedModel, engine: Engine, tokens: int) -> list[Figure]:
+    """Milliseconds of so many tokens, in the three ways, and the ratios that matter."""
     text = engine.hparams.text
     n_tokens = engine.hparams.vision.max_num_tiles * engine.hparams.vision.num_patches
     states = np.random.default_rng(0).standard_normal((n_tokens, text.hidden_size), np.float32)
@@ -111,9 +94,15 @@ def measure(files: ResolvedModel, engine: Engine, rounds: int) -> list[Figure]:
     bare = BareLlama(files.language, engine.threads)
     times: list[tuple[float, float, float]] = []
     try:
-        for _ in range(rounds):
+        for token in range(_PROMPT):
+            bare.decode(token)
+        for token in range(tokens):
             times.append(
-                (_bare_ms(bare), _engine_ms(engine, without, _PROMPT), _engine_ms(engine, with_image, _PROMPT))
+                (
+                    _milliseconds(partial(bare.decode, token)),
+                    _milliseconds(partial(engine.prefill, without, [token])),
+                    _milliseconds(partial(engine.prefill, with_image, [token])),
+                )
             )
     finally:
         bare.close()
@@ -139,14 +128,14 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a name or a path, as for cotcli --model")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--tokens", type=int, default=40)
     parser.add_argument("--threads", type=int)
     add_json_argument(parser)
     given = parser.parse_args()
     files = resolve(given.model)
     options = EngineOptions(threads=given.threads, context_length=_CONTEXT, max_sequences=2)
     with Engine(files.language, files.mmproj, options) as engine:
-        report(measure(files, engine, given.rounds), given.json)
+        report(measure(files, engine, given.tokens), given.json)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def measure(model: str, picture: Path, rounds: int) -> list[Figure]:
     figures = startup.measure(model, picture, rounds, max_tokens=8)
     with Engine(files.language, files.mmproj, EngineOptions(context_length=512, max_sequences=2)) as engine:
         figures += tower.measure(engine, (4, 1), rounds)
-        figures += decode.measure(files, engine, rounds)
+        figures += decode.measure(files, engine, 10 * rounds)
     figures += second_question.measure(model, picture)
     figures += parallel.candidates(model, 8, rounds=1)
     return figures
