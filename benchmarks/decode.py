@@ -25,7 +25,6 @@ from cotcli.memory import read_pair
 from cotcli.mllama.weights import WeightFile
 from cotcli.registry import ResolvedModel, resolve
 
-_CONTEXT = 512
 _PROMPT = 16
 
 
@@ -35,18 +34,27 @@ class BareLlama:
     Args:
         language: the language GGUF.
         threads: as the engine has them.
+        context: most tokens.
+
+    Raises:
+        RuntimeError: it cannot be loaded.
     """
 
-    def __init__(self, language: Path, threads: int) -> None:
+    def __init__(self, language: Path, threads: int, context: int) -> None:
         model_params = llama_cpp.llama_model_default_params()
         model_params.n_gpu_layers, model_params.use_extra_bufts = 0, False
         self._model = llama_cpp.llama_model_load_from_file(os.fsencode(language), model_params)
+        if not self._model:
+            raise RuntimeError(f"libllama cannot load {language}")
         params = llama_cpp.llama_context_default_params()
-        params.n_ctx, params.n_seq_max = _CONTEXT, 1
+        params.n_ctx, params.n_seq_max = context, 1
         params.n_batch = params.n_ubatch = 128
         params.n_threads = params.n_threads_batch = threads
         params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         self._context = llama_cpp.llama_init_from_model(self._model, params)
+        if not self._context:
+            llama_cpp.llama_model_free(self._model)
+            raise RuntimeError(f"libllama has no memory for {context} tokens")
         self._batch = llama_cpp.llama_batch_init(1, 0, 1)
         self._length = 0
 
@@ -91,7 +99,7 @@ def measure(files: ResolvedModel, engine: Engine, tokens: int) -> list[Figure]:
     engine.release_image(image)
     engine.prefill(without, list(range(_PROMPT)))
     engine.prefill(with_image, [0, engine.image_token, *range(_PROMPT - 2)])
-    bare = BareLlama(files.language, engine.threads)
+    bare = BareLlama(files.language, engine.threads, _PROMPT + tokens)
     times: list[tuple[float, float, float]] = []
     try:
         for token in range(_PROMPT):
@@ -110,6 +118,7 @@ def measure(files: ResolvedModel, engine: Engine, tokens: int) -> list[Figure]:
         engine.drop(with_image)
     alone, hooked, seeing = (tuple(column) for column in zip(*times, strict=True))
     own, cross = bytes_read(files)
+    more = (own + cross) / own
     return [
         Figure("a token, libllama alone", alone, "ms"),
         Figure("a token, without a picture", hooked, "ms"),
@@ -117,7 +126,7 @@ def measure(files: ResolvedModel, engine: Engine, tokens: int) -> list[Figure]:
         Figure("the callback", tuple(b - a for a, b, _ in times), "ms", at_most=2.0),
         Figure(
             f"with a picture: times libllama alone, by bytes of weights ({own / 1e9:.2f} + {cross / 1e9:.2f} GB)",
-            tuple(c / (a * (own + cross) / own) for a, _, c in times),
+            tuple(c / a / more for a, _, c in times),
             at_most=1.08,
         ),
         Figure("libllama alone reads", tuple(own / 1e6 / a for a in alone), "GB/s"),
@@ -133,7 +142,7 @@ def main() -> None:
     add_json_argument(parser)
     given = parser.parse_args()
     files = resolve(given.model)
-    options = EngineOptions(threads=given.threads, context_length=_CONTEXT, max_sequences=2)
+    options = EngineOptions(threads=given.threads, context_length=_PROMPT + given.tokens, max_sequences=2)
     with Engine(files.language, files.mmproj, options) as engine:
         report(measure(files, engine, given.tokens), given.json)
 

@@ -78,7 +78,7 @@ def machine() -> dict[str, Any]:
 
 
 def add_json_argument(parser: argparse.ArgumentParser) -> None:
-    """The option of every benchmark that gives figures."""
+    """The option of benchmarks that end with ``report``."""
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too, with the machine's")
 
 

@@ -120,7 +120,7 @@ def measure(
     return results, rounds * len(requests)
 
 
-def candidates(model: str, at_once: int, rounds: int) -> list[Figure]:
+def at_once_repacked(model: str, at_once: int, rounds: int) -> list[Figure]:
     """So many answers about one picture, with repacked weights, beside one at a time."""
     requests = make_requests(1, at_once, 24)
     results, _ = measure(model, requests, (1, at_once), rounds, repack=True)

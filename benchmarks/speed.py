@@ -1,4 +1,4 @@
-"""All that the README says of speed at a model's size, in one table.
+"""What an answer costs at a model's true size, phase by phase, in one table.
 
     python -m benchmarks.speed PAIR picture.jpg --json speed.json
 
@@ -27,7 +27,7 @@ def measure(model: str, picture: Path, rounds: int) -> list[Figure]:
         figures += tower.measure(engine, (4, 1), rounds)
         figures += decode.measure(files, engine, 10 * rounds)
     figures += second_question.measure(model, picture)
-    figures += parallel.candidates(model, 8, rounds=1)
+    figures += parallel.at_once_repacked(model, 8, rounds=1)
     return figures
 
 

@@ -63,8 +63,10 @@ def run(*args: str | Path, home: Path) -> Run:
 
 def measure(model: str, picture: Path, rounds: int, max_tokens: int) -> list[Figure]:
     """All of it; the model's part is measured `rounds` times too, with the picture cached after the first."""
+    files = resolve(model)
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
+        pair = f"{files.language.resolve()},{files.mmproj.resolve()}"  # names mean nothing in a home of its own
         drawn = home / "drawn.png"
         draw(make_scene(0)).save(drawn)
         helps = tuple(run("--help", home=home).seconds for _ in range(rounds))
@@ -72,10 +74,18 @@ def measure(model: str, picture: Path, rounds: int, max_tokens: int) -> list[Fig
         for _ in range(rounds):
             ended = run("ask", _QUESTION, drawn, "--model", "demo", "--json", home=home)
             overheads.append(ended.seconds - _engine_seconds(json.loads(ended.out)))
-        ask: list[str | Path] = ["ask", _QUESTION, picture, "--model", model, "--json", "--max-tokens", str(max_tokens)]
+        ask: list[str | Path] = [
+            "ask",
+            _QUESTION,
+            picture.resolve(),
+            "--model",
+            pair,
+            "--json",
+            "--max-tokens",
+            str(max_tokens),
+        ]
         large = [run(*ask, home=home) for _ in range(rounds)]
     records = [json.loads(ended.out) for ended in large]
-    files = resolve(model)
     weights = (files.language.stat().st_size + files.mmproj.stat().st_size) / 1e9
     return [
         Figure("cotcli --help", helps, "s", at_most=0.25),

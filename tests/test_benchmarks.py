@@ -24,8 +24,6 @@ def test_speed_measures_everything_once(tmp_path: Path) -> None:
     written = json.loads((tmp_path / "speed.json").read_text())
     assert [figure["what"] for figure in written["figures"]] == [figure.what for figure in figures]
     assert written["versions"]["llama-cpp-python"] and written["threads"] >= 1
-    by_name = {figure.what: figure.median for figure in figures}
-    assert by_name["vision tower, 4 tiles"] > by_name["vision tower, 1 tile"]
 
 
 def test_work_of_the_tower() -> None:

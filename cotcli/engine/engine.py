@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import atexit
 import heapq
+import platform
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
@@ -127,7 +128,8 @@ class Engine:
                 f"{language} and {mmproj} do not belong together", "Convert the checkpoint again: cotcli convert SRC"
             )
         self.kv_type, self.ubatch = self.placement.plan.kv_type, self.placement.plan.ubatch
-        is_tiled = pair.has_k_quants and self.placement.gpu_layers == 0 and not options.repack
+        is_x86 = platform.machine().lower() in ("x86_64", "amd64")
+        is_tiled = is_x86 and pair.has_k_quants and self.placement.gpu_layers == 0 and not options.repack
         self._few = _UNTILED if is_tiled else self.ubatch
         self._backends: dict[ggml_backend.Device, ggml_backend.Backend] = {}
         self._open.append(self._close_backends)
@@ -271,9 +273,9 @@ class Engine:
             self._sequences.remove(sequence)
             self.context.remove(sequence.id)
             heapq.heappush(self._free_ids, sequence.id)
-        if sequence.image is not None:
-            self.release_image(sequence.image)
-            sequence.image = None
+            if sequence.image is not None:
+                self.release_image(sequence.image)
+                sequence.image = None
 
     def truncate(self, sequence: TokenSequence, length: int) -> None:
         """Forgets the tokens from position ``length`` on, the image token too if it is among them."""
@@ -294,7 +296,7 @@ class Engine:
         """Puts the last sequences where others have ended, if that parts those asked for: only neighbours in the cache
         can share a pass. A move copies a sequence's whole part of the cache."""
         ids = [sequence.id for sequence, _ in requests]
-        if not any(min(ids) < free < max(ids) for free in self._free_ids):
+        if not any(min(ids) < free < max(ids) for free in self._free_ids if ids):
             return
         for sequence in sorted(self._sequences, key=lambda sequence: -sequence.id):
             if self._free_ids[0] > sequence.id:

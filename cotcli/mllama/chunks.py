@@ -14,8 +14,18 @@ TILE = 64
 
 
 def split_rows(first: int, end: int, flops_per_row: float, tiles: int = 1) -> Iterator[tuple[int, int]]:
-    """(first row, rows) of chunks of [first, end); but for the last, whole multiples of so many tiles."""
+    """(first row, rows) of chunks of [first, end); but for the last, whole multiples of so many tiles.
+
+    None has fewer rows than a tile, unless there are no more: which rows sum in which way is then the same for all.
+    """
     unit = TILE * tiles
     size = max(1, int(_FLOPS / flops_per_row) // unit) * unit
-    for start in range(first, end, size):
-        yield start, min(size, end - start)
+    while first < end:
+        count = size if end - first - size >= TILE else end - first
+        yield first, count
+        first += count
+
+
+def most_rows(flops_per_row: float, tiles: int) -> int:
+    """An upper bound of the rows of a chunk of at most so many tiles."""
+    return max(int(_FLOPS / flops_per_row), TILE * tiles) + TILE

@@ -23,15 +23,15 @@ import numpy.typing as npt
 
 from cotcli import __version__
 from cotcli.image import PreparedImage
-from cotcli.mllama.chunks import split_rows
+from cotcli.mllama.chunks import most_rows, split_rows
 from cotcli.mllama.hparams import HParams, VisionHParams
 from cotcli.mllama.tensor_names import mmproj_tensors
 from cotcli.mllama.weights import WeightFile
 from cotcli.native import ggml, ggml_backend
-from cotcli.native.cpu import available_threads
 from cotcli.native.ggml import Arena, Tensor
 
 _GRAPH_SIZE = 64
+_MOST_TILES = 32  # in a graph, for many threads; at 11B shapes the scratch memory of 65 MB
 
 
 class VisionTower:
@@ -317,8 +317,7 @@ def working_memory(hparams: HParams, *, on_cpu: bool) -> int:
     held += rows * (hp.vision_output_dim + text.hidden_size) * 4
     inputs = state + rows * hp.patch_width * 4
     # The largest graphs: the LayerNorm of all rows in ``between``, or the second half of a layer over a chunk of rows.
-    tiles = _tiles_together(hp.attention_heads, available_threads())
-    chunk = max(count for _, count in split_rows(0, padded, _row_flops(hp, rows), tiles))
+    chunk = min(padded, most_rows(_row_flops(hp, rows), _MOST_TILES))
     scratch = max(2 * state, chunk * (2 * hp.hidden_size + hp.intermediate_size) * 4)
     return held + inputs + scratch
 
@@ -327,7 +326,7 @@ def _tiles_together(heads: int, threads: int) -> int:
     """Tiles of rows that ggml's CPU flash attention cuts between: it shares out the rows of all heads in four equal
     parts a thread, and a tile that is cut costs as much as two."""
     parts = 4 * threads if threads > 1 else 1
-    return parts // math.gcd(parts, heads)
+    return min(parts // math.gcd(parts, heads), _MOST_TILES)
 
 
 def _row_flops(hp: VisionHParams, n_keys: int) -> float:
