@@ -233,9 +233,10 @@ def test_logits_are_the_same_in_any_company(kind: str, tmp_path: Path) -> None:
         assert image is not None
         sequences = [engine.sequence(image) for _ in texts]
         engine.release_image(image)
-        prompts = [[1, 2, 3, 4, 5, engine.image_token, *text[:-8]] for text in texts]
+        engine.extend([(sequence, [1, 2, 3, 4, 5]) for sequence in sequences])
+        engine.extend([(sequence, [engine.image_token]) for sequence in sequences])
         seen: list[list[bytes]] = [[] for _ in texts]
-        for due in (prompts, *([[text[place]] for text in texts] for place in range(-8, 0))):
+        for due in ([text[:-8] for text in texts], *([[text[place]] for text in texts] for place in range(-8, 0))):
             ahead = [Decode(*one) for one in zip(sequences, due, strict=True)]
             while any(tokens for _, tokens in ahead):
                 counts = engine.advance(ahead)
