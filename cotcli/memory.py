@@ -16,11 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from cotcli.mllama import cross_attention, vision
+from cotcli.mllama import cross_attention
 from cotcli.mllama.hparams import HParams
 from cotcli.mllama.tensor_names import cross_attention_tensors
+from cotcli.mllama.vision import on_cpu, on_device
 from cotcli.mllama.weights import WeightFile
 from cotcli.native import devices as native
+from cotcli.native.cpu import available_threads
 from cotcli.native.devices import DeviceInfo
 from cotcli.native.ggml import block_size
 from cotcli.native.gguf_header import TensorHeader, read_tensors
@@ -43,6 +45,7 @@ class Demand:
             and 512 on devices.
         kv_type: "f16" or "f32"; None keeps f32 weights at f32 and takes f16 otherwise.
         repack: copy weights into the CPU's own layout where there is one.
+        threads: of the CPU that compute; None counts all.
     """
 
     context_length: int
@@ -50,6 +53,7 @@ class Demand:
     ubatch: int | None = None
     kv_type: str | None = None
     repack: bool = False
+    threads: int | None = None
 
     @property
     def cells(self) -> int:
@@ -153,7 +157,7 @@ class Pair:
 
     @cached_property
     def vision(self) -> list[TensorHeader]:
-        return self._file.headers(vision.placed_tensors(self.hparams))
+        return self._file.headers(on_device.placed_tensors(self.hparams))
 
     @cached_property
     def cross_attention(self) -> dict[int, list[TensorHeader]]:
@@ -250,7 +254,8 @@ class _Planner:
             mapped += cross_weights + vision_weights  # the mmproj file is always mapped
         encoder = 0
         if has_vision:
-            encoder += vision.working_memory(hparams, on_cpu=place is None)
+            threads = self.demand.threads or available_threads()
+            encoder += on_device.working_memory(hparams) if place else on_cpu.working_memory(hparams, threads)
         if place is None:  # the states themselves, on their way from the tower to the layers
             encoder += 4 * hparams.text.hidden_size * hparams.vision.max_num_tiles * hparams.vision.num_patches
         kv_bytes = KV_BYTES[self.kv_type]

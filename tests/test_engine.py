@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,11 @@ from benchmarks.small_checkpoints import Recipe, write_checkpoint
 from convert import convert
 from cotcli.engine import Decode, Engine, EngineOptions, TokenSequence
 from cotcli.errors import CotcliError, ModelError, ResourceError, UsageError
-from cotcli.mllama import chunks, weights
+from cotcli.mllama import chunks, cross_attention, weights
 from cotcli.mllama.cross_attention import CrossAttentionLayer, ImageKV
 from cotcli.native import ggml_backend
 from cotcli.native.ggml_backend import GraphAllocator
-from tests.engine_cases import CASES, KEPT_ROWS, KEPT_TOKENS, RECIPES, Case, Picture
+from tests.engine_cases import CASES, KEPT_ROWS, KEPT_TOKENS, RECIPES, Case
 
 GOLDEN = np.load(Path(__file__).parent / "data" / "engine_golden.npz")
 TOLERANCE = 1e-5
@@ -103,37 +102,11 @@ def test_states_and_logits_are_those_of_transformers(pairs: Callable[[str], tupl
 
 def test_work_cut_into_many_graphs_gives_the_same(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """At 11B shapes every layer is cut; here only with a smaller measure."""
-    monkeypatch.setattr(chunks, "_FLOPS", 1.0)
-    monkeypatch.setattr(chunks, "TILE", 5)
+    monkeypatch.setattr(cross_attention, "CPU_FLOPS", 1.0)
+    monkeypatch.setattr(chunks, "_TILE", 5)
     states = engine.encode(SQUARE.picture)  # type: ignore[arg-type]
     assert relative_error(states[KEPT_ROWS], GOLDEN[f"{SQUARE.name}/states"]) <= TOLERANCE
     check_logits(engine, SQUARE)
-
-
-@pytest.mark.parametrize("tiles", [1, 3, 8, 32])
-def test_chunks_are_whole_tiles(tiles: int) -> None:
-    for first, end in ((0, 6404), (0, 1601), (1601, 6432), (3202, 6432), (0, 64), (5, 40)):
-        chunks_ = list(chunks.split_rows(first, end, 62e6, tiles))
-        assert sum(count for _, count in chunks_) == end - first
-        assert [start for start, _ in chunks_] == [first, *(start + count for start, count in chunks_)][:-1]
-        assert all(count % (64 * tiles) == 0 for _, count in chunks_[:-1])
-        assert chunks_[-1][1] >= min(64, end - first)
-        assert max(count for _, count in chunks_) <= chunks.most_rows(62e6, tiles)
-
-
-def test_states_are_the_same_with_any_number_of_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Equal to the bit, in chunks as at 11B shapes: states of one run are taken by others from the image cache."""
-    monkeypatch.setattr(chunks, "_FLOPS", 1.0)
-    recipe = replace(RECIPES["gqa2-llama3"], image_size=140)  # 101 rows a tile
-    write_checkpoint(tmp_path / "checkpoint", recipe)
-    pair = convert(tmp_path / "checkpoint", tmp_path, "f16", name="large")
-    pixels = np.random.default_rng(0).standard_normal((4, 3, 140, 140), np.float32)
-    states = []
-    for threads in (1, 2, 3, 5):
-        with Engine(pair.language, pair.mmproj, replace(OPTIONS, threads=threads)) as engine:
-            pictures = [Picture(pixels, ratio_id, count) for ratio_id, count in ((1, 1), (6, 4))]
-            states.append(b"".join(engine.encode(picture).tobytes() for picture in pictures))  # type: ignore[arg-type]
-    assert states[1:] == states[:1] * 3
 
 
 def test_two_images_and_a_text_share_batches(engine: Engine) -> None:

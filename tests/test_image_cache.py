@@ -25,7 +25,7 @@ from cotcli.errors import UsageError
 from cotcli.generate import Reasoner
 from cotcli.image import ImagePreprocessing, prepare_image
 from cotcli.image_cache import CacheUsage, ImageCache, key_of
-from cotcli.mllama.vision import VisionTower
+from cotcli.mllama import vision
 from cotcli.mllama.weights import WeightFile
 from cotcli.native.ggml_backend import cpu_device
 from tests import image_cache_worker as worker
@@ -340,7 +340,7 @@ def test_every_tower_has_an_identity_of_its_own(tmp_path: Path) -> None:
     def identity(checkpoint: str, folder: str, language_type: str, vision_type: str) -> str:
         (tmp_path / folder).mkdir()
         pair = convert(tmp_path / checkpoint, tmp_path / folder, language_type, vision_type=vision_type, name="m")
-        return VisionTower.identity(WeightFile(pair.mmproj), cpu_device())
+        return vision.identity(WeightFile(pair.mmproj), cpu_device())
 
     first = identity("one", "a", "f16", "f16")
     assert identity("one", "b", "q8_0", "f16") == first  # the language model has no part in it

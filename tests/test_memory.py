@@ -17,9 +17,9 @@ from benchmarks.small_checkpoints import Recipe, write_checkpoint
 from convert import convert
 from cotcli.engine import Engine, EngineOptions
 from cotcli.memory import Amounts, Demand, MemoryPlan, Pair, plan, read_pair
-from cotcli.mllama import vision
 from cotcli.mllama.cross_attention import CrossAttentionLayer, ImageKV, working_memory
-from cotcli.mllama.vision import VisionTower
+from cotcli.mllama.vision import on_device
+from cotcli.mllama.vision.on_device import DeviceTower
 from cotcli.mllama.weights import WeightFile
 from cotcli.native import ggml, ggml_backend, log
 from cotcli.native.ggml_backend import Backend, GraphAllocator, Threadpool
@@ -154,13 +154,13 @@ def test_the_plan_is_what_pictures_take(
 ) -> None:
     file = WeightFile(files["q4_k_m"][1])
     pair = pair_of(files["q4_k_m"])
-    with closing(VisionTower(file, backend)) as tower:  # in the file, so nothing is allocated
+    with closing(DeviceTower(file, backend)) as tower:  # in the file, so nothing is allocated
         meter = Meter(monkeypatch)
         side = RECIPE.image_size
         for tiles, ratio in ((4, 6), (1, 1)):
             picture = Picture(np.zeros((4, 3, side, side), np.float32), ratio, tiles)
             states = tower.encode(picture)  # type: ignore[arg-type]
-        estimate = vision.working_memory(pair.hparams, on_cpu=True)
+        estimate = on_device.working_memory(pair.hparams)
         assert 0.75 * estimate <= meter.peak <= estimate
     layers = [CrossAttentionLayer(file, index, backend) for index in pair.hparams.text.cross_attention_layers]
     meter = Meter(monkeypatch)

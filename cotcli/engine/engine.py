@@ -30,6 +30,7 @@ from cotcli.engine.passes import Decode, TokenSequence, lay_out, share_out
 from cotcli.errors import ContextFullError, CotcliError, ModelError, ResourceError
 from cotcli.image import PreparedImage
 from cotcli.memory import read_pair
+from cotcli.mllama import vision
 from cotcli.mllama.cross_attention import ImageKV
 from cotcli.mllama.hook import CrossAttentionHook
 from cotcli.mllama.hparams import PAIR_ID_KEY, HParams
@@ -215,15 +216,15 @@ class Engine:
 
     @cached_property
     def vision_identity(self) -> str:
-        """What the states of a picture depend on but for the picture, see ``VisionTower.identity``."""
-        return VisionTower.identity(self._file, self.vision_device)
+        """What the states of a picture depend on but for the picture, see ``vision.identity``."""
+        return vision.identity(self._file, self.vision_device)
 
     def encode(
         self, image: PreparedImage, on_progress: Callable[[int, int], None] | None = None
     ) -> npt.NDArray[np.float32]:
         """Projected vision states, see ``VisionTower.encode``."""
         if self._tower is None:
-            self._tower = VisionTower(self._file, self._backend_of(self.vision_device))
+            self._tower = vision.vision_tower(self._file, self._backend_of(self.vision_device))
             self._open.append(self._tower.close)
         return self._tower.encode(image, on_progress)
 

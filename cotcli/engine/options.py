@@ -71,4 +71,4 @@ class EngineOptions:
     @property
     def demand(self) -> Demand:
         """What of this takes memory."""
-        return Demand(self.context_length, self.max_sequences, self.ubatch, self.kv_type, self.repack)
+        return Demand(self.context_length, self.max_sequences, self.ubatch, self.kv_type, self.repack, self.threads)

@@ -1,31 +1,28 @@
 """How much work goes into one graph of the vision side.
 
 A graph cannot be interrupted, and its scratch memory grows with its rows. So matrix work over all rows of an image is
-cut into graphs of about a quarter of a second of one modern core, and Ctrl-C is answered between them.
+cut into graphs, and Ctrl-C is answered between them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-_FLOPS = 15e9
-TILE = 64
-"""Rows that ggml's CPU flash attention takes together (``GGML_FA_TILE_Q``): fewer cost it as much, or its slow path."""
+CPU_FLOPS = 15e9
+"""About a quarter of a second of one modern core."""
+DEVICE_FLOPS = 1e11
+"""Some milliseconds of a GPU, so that it need not wait for the next graph; a tenth of a second of an integrated one."""
+_TILE = 64  # rows: devices compute in tiles of so many, or of a divisor
 
 
-def split_rows(first: int, end: int, flops_per_row: float, tiles: int = 1) -> Iterator[tuple[int, int]]:
-    """(first row, rows) of chunks of [first, end); but for the last, whole multiples of so many tiles.
-
-    None has fewer rows than a tile, unless there are no more: which rows sum in which way is then the same for all.
-    """
-    unit = TILE * tiles
-    size = max(1, int(_FLOPS / flops_per_row) // unit) * unit
+def split_rows(first: int, end: int, flops_per_row: float, flops: float) -> Iterator[tuple[int, int]]:
+    """(first row, rows) of chunks of [first, end) of so many ``flops`` each."""
+    size = most_rows(flops_per_row, flops)
     while first < end:
-        count = size if end - first - size >= TILE else end - first
-        yield first, count
-        first += count
+        yield first, min(size, end - first)
+        first += size
 
 
-def most_rows(flops_per_row: float, tiles: int) -> int:
-    """An upper bound of the rows of a chunk of at most so many tiles."""
-    return max(int(_FLOPS / flops_per_row), TILE * tiles) + TILE
+def most_rows(flops_per_row: float, flops: float) -> int:
+    """The rows of a chunk, where there are enough."""
+    return max(1, int(flops / flops_per_row) // _TILE) * _TILE

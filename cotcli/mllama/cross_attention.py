@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cotcli.errors import CotcliError
-from cotcli.mllama.chunks import split_rows
+from cotcli.mllama.chunks import CPU_FLOPS, split_rows
 from cotcli.mllama.hparams import HParams, TextHParams
 from cotcli.mllama.tensor_names import cross_attention_tensors
 from cotcli.mllama.weights import WeightFile
@@ -84,7 +84,7 @@ class ImageKV:
                 ggml_backend.set_data(source, np.ascontiguousarray(states, np.float32))
                 for layer in layers:
                     flops = 4.0 * hp.hidden_size * hp.num_key_value_heads * hp.head_dim
-                    for start, count in split_rows(0, self.n_all, flops):
+                    for start, count in split_rows(0, self.n_all, flops, CPU_FLOPS):
                         with Arena(24, 32) as graph_arena:
                             outputs = layer.keys_and_values(
                                 graph_arena, source, start, count, self.k[layer.index], self.v[layer.index]

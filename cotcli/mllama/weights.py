@@ -98,6 +98,14 @@ class WeightFile:
         values: npt.NDArray[np.float32] = self._data[start : start + int(tensor.n_bytes)].view(np.float32)
         return values.reshape(shape)
 
+    def matrix(self, name: str) -> npt.NDArray[np.float32]:
+        """A tensor of any type, widened to float32; shape as in the table."""
+        import gguf
+
+        tensor = self._tensors[name]
+        values: npt.NDArray[np.float32] = gguf.dequantize(tensor.data, tensor.tensor_type)
+        return values.reshape(tuple(int(n) for n in reversed(tensor.shape)))
+
     def headers(self, names: Iterable[str]) -> list[TensorHeader]:
         """Types and sizes of the named tensors."""
         return [

@@ -1,12 +1,4 @@
-"""PreparedImage -> cross-attention states: vision tower and projector as ggml graphs.
-
-Knows nothing of language. Follows transformers' ``MllamaVisionModel`` and ``MllamaForConditionalGeneration``'s
-``multi_modal_projector``, in an exact form without mask tensors. There, a score is masked only if query *and* key are
-padding; so padding queries attend to the real tokens and all others to everything. With the rows ordered
-
-    real tiles' tokens | padding tiles' tokens | the rows that pad each tile to a multiple of 8
-
-the real keys are a prefix and two unmasked attentions do. The first two parts are also the order of the result.
+"""The vision tower as ggml graphs, on a device that is not the CPU.
 
 Each layer first makes q, k and v of all rows, then does everything else: after that, rows are independent. Both go by
 chunks of rows, a graph each, which bounds the scratch memory and lets Ctrl-C be answered in between.
@@ -14,28 +6,25 @@ chunks of rows, a graph each, which bounds the scratch memory and lets Ctrl-C be
 
 from __future__ import annotations
 
-import hashlib
-import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
 
-from cotcli import __version__
 from cotcli.image import PreparedImage
-from cotcli.mllama.chunks import most_rows, split_rows
+from cotcli.mllama.chunks import DEVICE_FLOPS, most_rows, split_rows
 from cotcli.mllama.hparams import HParams, VisionHParams
 from cotcli.mllama.tensor_names import mmproj_tensors
+from cotcli.mllama.vision import inputs
 from cotcli.mllama.weights import WeightFile
 from cotcli.native import ggml, ggml_backend
 from cotcli.native.ggml import Arena, Tensor
 
 _GRAPH_SIZE = 64
-_MOST_TILES = 32  # in a graph, for many threads; at 11B shapes the scratch memory of 65 MB
 
 
-class VisionTower:
-    """The encoder of one mmproj file on one device.
+class DeviceTower:
+    """See ``vision.VisionTower``.
 
     Args:
         file: the open mmproj file.
@@ -53,38 +42,10 @@ class VisionTower:
         self._allocator.close()
         self._weights.close()
 
-    @staticmethod
-    def identity(file: WeightFile, device: ggml_backend.Device) -> str:
-        """What the states of a picture depend on but for the picture, as a hex digest.
-
-        The same weights in another type, another kind of device and another release of ggml or of this file give other
-        states, if only in the last bits. The number of threads does not change them.
-        """
-        digest = hashlib.sha256()
-        kind = ggml_backend.device_name(device).rstrip("0123456789")  # CUDA0 and CUDA1 are alike if their model is
-        model = ggml_backend.device_description(device)
-        for part in (__version__, ggml.version().decode(), kind, model, file.hparams.vision):
-            digest.update(f"{part}\n".encode())
-        digest.update(file.identity(("v.", "mm.0.")).encode())
-        return digest.hexdigest()
-
     def encode(
         self, image: PreparedImage, on_progress: Callable[[int, int], None] | None = None
     ) -> npt.NDArray[np.float32]:
-        """The projected vision states of an image.
-
-        Args:
-            image: tiles as ``cotcli.image`` prepares them.
-            on_progress: called with the layers done and all layers, before the first and after each.
-
-        Returns:
-            float32 array of shape (max_num_tiles * num_patches, text hidden_size), tile after tile; the first
-            ``image.num_tiles * num_patches`` rows are of real tiles. Rows of padding tiles are not zero: tokens before
-            the image attend to them too.
-
-        Raises:
-            ResourceError: no memory on the device.
-        """
+        """See ``vision.VisionTower``."""
         hp = self._hparams
         total = hp.num_hidden_layers + hp.num_global_layers
         report = on_progress or (lambda done, total: None)
@@ -106,20 +67,18 @@ class VisionTower:
 class _Pass:
     """The working memory of one image's way through the tower."""
 
-    def __init__(self, tower: VisionTower, image: PreparedImage) -> None:
+    def __init__(self, tower: DeviceTower, image: PreparedImage) -> None:
         self._tower, self._image = tower, image
         hp = tower._hparams
         self._rows = hp.max_num_tiles * hp.num_patches  # rows of the result
         self._real = image.num_tiles * hp.num_patches
         self._all = hp.max_num_tiles * hp.num_padded_patches
         self._arena = Arena(8)
-        # F32 keys and values on the CPU: its tiled attention widens to F32 anyhow. Tensor cores take F16.
-        kv_type = ggml.F32 if tower._backend.is_cpu else ggml.F16
         shape = (hp.head_dim, self._all, hp.attention_heads)
         self._hidden = self._arena.tensor(ggml.F32, hp.hidden_size, self._all)
         self._q = self._arena.tensor(ggml.F32, *shape)
-        self._k = self._arena.tensor(kv_type, *shape)
-        self._v = self._arena.tensor(kv_type, *shape)
+        self._k = self._arena.tensor(ggml.F16, *shape)  # as tensor cores take them
+        self._v = self._arena.tensor(ggml.F16, *shape)
         self._stack = self._arena.tensor(ggml.F32, hp.vision_output_dim, self._rows)
         self._states = self._arena.tensor(ggml.F32, tower._file.hparams.text.hidden_size, self._rows)
         self._buffer = tower._backend.allocate(self._arena)
@@ -135,26 +94,15 @@ class _Pass:
 
     def embed(self) -> None:
         """Patch, tile and position embeddings, class tokens, first LayerNorm; padding rows are zero after it."""
-        hp, file, tower = self._tower._hparams, self._tower._file, self._tower
-        ratio, tiles, patches = self._image.aspect_ratio_id, self._image.num_tiles, hp.num_patches
-
-        def gate(name: str) -> float:
-            return float(np.tanh(file.array(name)[0]))
-
-        table = np.empty((hp.max_num_tiles, patches, hp.hidden_size), np.float32)
-        tile = file.array("v.pre_tile_embd.weight")[ratio].reshape(hp.max_num_tiles, 1, hp.hidden_size)
-        table[:, 1:] = tile * gate("v.pre_tile_embd.gate")
-        table[:, 0] = file.array("v.class_embd")
-        position_gate = gate("v.position_embd.gate")
-        table += (1 - position_gate) * file.array("v.position_embd.weight")
-        table += position_gate * file.array("v.tile_position_embd.weight")[ratio].reshape(table.shape)
-
-        with Arena(32, _GRAPH_SIZE) as arena, Arena(4) as inputs:
-            pixels = inputs.tensor(ggml.F32, hp.patch_width, (patches - 1) * tiles)
-            rows = inputs.tensor(ggml.F32, hp.hidden_size, self._rows)
-            padding = inputs.tensor(ggml.F32, hp.hidden_size, self._all - self._rows)
-            with tower._backend.allocate(inputs):
-                ggml_backend.set_data(pixels, _patches(self._image.pixel_values[:tiles], hp.patch_size))
+        hp, tower = self._tower._hparams, self._tower
+        tiles, patches = self._image.num_tiles, hp.num_patches
+        table = inputs.position_table(tower._file, self._image.aspect_ratio_id)
+        with Arena(32, _GRAPH_SIZE) as arena, Arena(4) as given:
+            pixels = given.tensor(ggml.F32, hp.patch_width, (patches - 1) * tiles)
+            rows = given.tensor(ggml.F32, hp.hidden_size, self._rows)
+            padding = given.tensor(ggml.F32, hp.hidden_size, self._all - self._rows)
+            with tower._backend.allocate(given):
+                ggml_backend.set_data(pixels, inputs.patches(self._image, hp.patch_size))
                 ggml_backend.set_data(rows, table)
                 ggml_backend.set_data(padding, np.zeros((self._all - self._rows, hp.hidden_size), np.float32))
                 embedded = arena.mul_mat(tower._weights["v.patch_embd.weight"], pixels)
@@ -201,10 +149,10 @@ class _Pass:
         """One encoder layer (transformers MllamaVisionEncoderLayer); layers of the global encoder are gated."""
         hp, weights, file = self._tower._hparams, self._tower._weights, self._tower._file
         gated = name.startswith("v.global_blk")
-        attn_gate = math.tanh(file.array(f"{name}.attn_gate")[0]) if gated else None
-        ffn_gate = math.tanh(file.array(f"{name}.ffn_gate")[0]) if gated else None
+        attn_gate = inputs.gate(file, f"{name}.attn_gate") if gated else None
+        ffn_gate = inputs.gate(file, f"{name}.ffn_gate") if gated else None
         row_bytes = hp.hidden_size * 4
-        for start, count in split_rows(0, self._all, 6.0 * hp.hidden_size**2):
+        for start, count in split_rows(0, self._all, 6.0 * hp.hidden_size**2, DEVICE_FLOPS):
             with Arena(32, _GRAPH_SIZE) as arena:
                 rows = arena.view(self._hidden, (hp.hidden_size, count), offset=start * row_bytes)
                 normed = self._layer_norm(arena, rows, f"{name}.ln1")
@@ -236,13 +184,12 @@ class _Pass:
 
     def between(self) -> None:
         """Last LayerNorm of the local encoder and the second tile embedding, which the padding rows get too."""
-        hp, file, tower = self._tower._hparams, self._tower._file, self._tower
-        tile = file.array("v.post_tile_embd.weight")[self._image.aspect_ratio_id]
-        tile = np.ascontiguousarray(tile * np.tanh(file.array("v.post_tile_embd.gate")[0]))
+        hp, tower = self._tower._hparams, self._tower
         row_bytes = hp.hidden_size * 4
-        with Arena(32, _GRAPH_SIZE) as arena, Arena(2) as inputs:
-            embedding = inputs.tensor(ggml.F32, hp.hidden_size, 1, hp.max_num_tiles)
-            with tower._backend.allocate(inputs):
+        with Arena(32, _GRAPH_SIZE) as arena, Arena(2) as given:
+            embedding = given.tensor(ggml.F32, hp.hidden_size, 1, hp.max_num_tiles)
+            with tower._backend.allocate(given):
+                tile = inputs.second_tile_embedding(tower._file, self._image.aspect_ratio_id)
                 ggml_backend.set_data(embedding, tile)
                 normed = self._layer_norm(arena, self._hidden, "v.post_ln")
                 outputs = []
@@ -264,7 +211,7 @@ class _Pass:
             final = arena.view(self._hidden, (hp.hidden_size, self._rows))
             place = arena.view(self._stack, (hp.hidden_size, self._rows), (width * 4,))
             self._compute(arena, arena.cpy(final, place))
-        for start, count in split_rows(0, self._rows, 2.0 * width * out):
+        for start, count in split_rows(0, self._rows, 2.0 * width * out, DEVICE_FLOPS):
             with Arena(8, _GRAPH_SIZE) as arena:
                 rows = arena.view(self._stack, (width, count), offset=start * width * 4)
                 place = arena.view(self._states, (out, count), offset=start * out * 4)
@@ -293,9 +240,8 @@ class _Pass:
     def _chunks(self) -> Iterator[tuple[int, int, int]]:
         """(first row, rows, keys they attend to) of each graph of a layer."""
         hp = self._tower._hparams
-        tiles = _tiles_together(hp.attention_heads, self._tower._backend.n_threads)
         for first, end, n_keys in ((0, self._real, self._all), (self._real, self._all, self._real)):
-            for start, count in split_rows(first, end, _row_flops(hp, n_keys), tiles):
+            for start, count in split_rows(first, end, _row_flops(hp, n_keys), DEVICE_FLOPS):
                 yield start, count, n_keys
 
 
@@ -305,7 +251,7 @@ def placed_tensors(hparams: HParams) -> list[str]:
     return [spec.gguf_name for spec in mmproj_tensors(hparams) if spec.gguf_name.startswith(placed)]
 
 
-def working_memory(hparams: HParams, *, on_cpu: bool) -> int:
+def working_memory(hparams: HParams) -> int:
     """Bytes the tower takes while it encodes an image, on top of its weights: what ``_Pass`` holds and its graphs.
 
     An upper bound: the scratch memory of the largest graph and the inputs of the first do not meet.
@@ -313,30 +259,15 @@ def working_memory(hparams: HParams, *, on_cpu: bool) -> int:
     hp, text = hparams.vision, hparams.text
     rows, padded = hp.max_num_tiles * hp.num_patches, hp.max_num_tiles * hp.num_padded_patches
     state = padded * hp.hidden_size * 4
-    held = 2 * state + 2 * (state if on_cpu else state // 2)  # hidden, q; k and v
+    held = 3 * state  # hidden, q; k and v
     held += rows * (hp.vision_output_dim + text.hidden_size) * 4
     inputs = state + rows * hp.patch_width * 4
     # The largest graphs: the LayerNorm of all rows in ``between``, or the second half of a layer over a chunk of rows.
-    chunk = min(padded, most_rows(_row_flops(hp, rows), _MOST_TILES))
+    chunk = min(padded, most_rows(_row_flops(hp, rows), DEVICE_FLOPS))
     scratch = max(2 * state, chunk * (2 * hp.hidden_size + hp.intermediate_size) * 4)
     return held + inputs + scratch
-
-
-def _tiles_together(heads: int, threads: int) -> int:
-    """Tiles of rows that ggml's CPU flash attention cuts between: it shares out the rows of all heads in four equal
-    parts a thread, and a tile that is cut costs as much as two."""
-    parts = 4 * threads if threads > 1 else 1
-    return min(parts // math.gcd(parts, heads), _MOST_TILES)
 
 
 def _row_flops(hp: VisionHParams, n_keys: int) -> float:
     """Of one row's attention to ``n_keys`` and its MLP."""
     return 4.0 * n_keys * hp.hidden_size + 2.0 * hp.hidden_size * (hp.hidden_size + 2 * hp.intermediate_size)
-
-
-def _patches(tiles: npt.NDArray[np.float32], patch_size: int) -> npt.NDArray[np.float32]:
-    """(tiles, 3, H, W) -> (tiles, patches, 3 * patch_size²), patches row-major, values by channel, row, column."""
-    n, channels, height, width = tiles.shape
-    rows, columns = height // patch_size, width // patch_size
-    split = tiles.reshape(n, channels, rows, patch_size, columns, patch_size).transpose(0, 2, 4, 1, 3, 5)
-    return np.ascontiguousarray(split.reshape(n, rows * columns, channels * patch_size**2))

@@ -1,0 +1,282 @@
+"""The vision tower in NumPy, all of it in float32.
+
+On a CPU that is faster than ggml's graphs: BLAS comes closer to what the processor can do than ggml's products do, and
+its exp and our GELU are vectorized where ggml's are scalar.
+
+Each layer first makes q, k and v of all rows, then attends, then does everything else. The rows of the first and the
+last step are independent, the heads of the second too: they are shared out among threads, which call a BLAS of one
+thread. What is shared out does not depend on their number, and so no bit of the result does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cotcli.image import PreparedImage
+from cotcli.mllama.hparams import HParams, VisionHParams
+from cotcli.mllama.vision import inputs
+from cotcli.mllama.weights import WeightFile
+
+Array = npt.NDArray[np.float32]
+
+_PARTS = 24  # of the rows, where they are independent: most numbers of cores divide it
+_QUERY_PARTS = 12  # of the rows, for each head: fewer, for that keeps BLAS efficient
+_FEWEST_ROWS = 32
+_KEYS = 804  # attended to at once: at 11B shapes the scores of a part of the rows take 1.7 MB, which a cache holds
+_ELEMENTS = 2**16  # of a GELU at once, for the cache too
+_HIGHEST = 60.0  # a score whose exponential float32 can still sum
+_GELU_P = 0.3275911
+_GELU_A = (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
+
+
+class CpuTower:
+    """See ``vision.VisionTower``. Weights stay in the file; a layer's are widened to float32 as its turn comes."""
+
+    def __init__(self, file: WeightFile, n_threads: int) -> None:
+        self._file, self._n_threads = file, n_threads
+
+    def close(self) -> None:
+        """Nothing is held between images."""
+
+    def encode(self, image: PreparedImage, on_progress: Callable[[int, int], None] | None = None) -> Array:
+        """See ``vision.VisionTower``."""
+        from threadpoolctl import threadpool_limits
+
+        hp = self._file.hparams.vision
+        total = hp.num_hidden_layers + hp.num_global_layers
+        report = on_progress or (lambda done, total: None)
+        with threadpool_limits(1, "blas"), ThreadPoolExecutor(self._n_threads) as pool:
+            run = _Pass(self._file, image, pool)
+            run.embed()
+            report(0, total)
+            run.keep_state(0)
+            for i in range(hp.num_hidden_layers):
+                run.layer(f"v.blk.{i}")
+                run.keep_state(i + 1)
+                report(i + 1, total)
+            run.between()
+            for i in range(hp.num_global_layers):
+                run.layer(f"v.global_blk.{i}")
+                report(hp.num_hidden_layers + i + 1, total)
+            return run.project()
+
+
+class _Pass:
+    """The working memory of one image's way through the tower."""
+
+    def __init__(self, file: WeightFile, image: PreparedImage, pool: ThreadPoolExecutor) -> None:
+        hp = file.hparams.vision
+        self._file, self._hparams, self._image, self._pool = file, hp, image, pool
+        self._rows = hp.max_num_tiles * hp.num_patches  # rows of the result
+        self._real = image.num_tiles * hp.num_patches
+        self._all = hp.max_num_tiles * hp.num_padded_patches
+        self._hidden = np.zeros((self._all, hp.hidden_size), np.float32)
+        self._qk = np.empty((self._all, 2 * hp.hidden_size), np.float32)
+        self._v = np.ones((self._all, hp.attention_heads, hp.head_dim + 1), np.float32)  # the ones add the weights up
+        self._stack = np.empty((self._rows, hp.vision_output_dim), np.float32)
+
+    # -- steps, in the order of the data path ---------------------------------------------------------------------
+
+    def embed(self) -> None:
+        """Patch, tile and position embeddings, class tokens, first LayerNorm; padding rows are zero after it."""
+        hp, image = self._hparams, self._image
+        table = inputs.position_table(self._file, image.aspect_ratio_id)
+        patches, weight = inputs.patches(image, hp.patch_size), self._file.matrix("v.patch_embd.weight")
+
+        def embed(tile: int) -> None:
+            table[tile, 1:] += patches[tile] @ weight.T
+
+        self._share(embed, [(tile,) for tile in range(image.num_tiles)])
+        rows = table.reshape(self._rows, hp.hidden_size)
+
+        def norm(part: slice) -> None:
+            self._hidden[part] = self._layer_norm(rows[part], "v.pre_ln")
+
+        self._share(norm, self._parts(0, self._rows))
+
+    def keep_state(self, index: int) -> None:
+        """Puts the hidden state into the result where it is one of the intermediate states, interleaved by feature."""
+        hp = self._hparams
+        interleaved = self._stack[:, hp.hidden_size :].reshape(self._rows, hp.hidden_size, len(hp.intermediate_states))
+        for slot, wanted in enumerate(hp.intermediate_states):
+            if wanted == index:
+                interleaved[:, :, slot] = self._hidden[: self._rows]
+
+    def layer(self, name: str) -> None:
+        """One encoder layer (transformers MllamaVisionEncoderLayer); layers of the global encoder are gated."""
+        hp, file = self._hparams, self._file
+        gated = name.startswith("v.global_blk")
+        attn_gate = inputs.gate(file, f"{name}.attn_gate") if gated else 1.0
+        ffn_gate = inputs.gate(file, f"{name}.ffn_gate") if gated else 1.0
+        parts = ("attn_q", "attn_k", "attn_v", "attn_out", "ffn_up", "ffn_down")
+        q, k, v, out, up, down = self._pool.map(file.matrix, [f"{name}.{part}.weight" for part in parts])
+        qk = np.concatenate([q, k])
+        up_bias, down_bias = file.array(f"{name}.ffn_up.bias"), file.array(f"{name}.ffn_down.bias")
+
+        def project(part: slice) -> None:
+            normed = self._layer_norm(self._hidden[part], f"{name}.ln1")
+            np.matmul(normed, qk.T, out=self._qk[part])
+            self._v[part, :, :-1] = (normed @ v.T).reshape(-1, hp.attention_heads, hp.head_dim)
+
+        def attend(head: int, part: slice, n_keys: int) -> None:
+            queries, keys = (self._qk[:, at + head * hp.head_dim :][:, : hp.head_dim] for at in (0, hp.hidden_size))
+            scaled = queries[part] * np.float32(hp.head_dim**-0.5)
+            # In the place of the queries, which nobody else reads.
+            queries[part] = attention(scaled, keys[:n_keys], self._v[:n_keys, head])
+
+        def finish(part: slice) -> None:
+            hidden = self._hidden[part]
+            delta = self._qk[part, : hp.hidden_size] @ out.T
+            delta *= np.float32(attn_gate)
+            hidden += delta
+            inner = self._layer_norm(hidden, f"{name}.ln2") @ up.T
+            inner += up_bias
+            gelu_inplace(inner)
+            np.matmul(inner, down.T, out=delta)
+            delta += down_bias
+            delta *= np.float32(ffn_gate)
+            hidden += delta
+
+        self._share(project, self._parts(0, self._all))
+        queries = ((0, self._real, self._all), (self._real, self._all, self._real))
+        self._share(
+            attend,
+            [
+                (head, part, n_keys)
+                for head in range(hp.attention_heads)
+                for first, end, n_keys in queries
+                for part in split(self._all, first, end, _QUERY_PARTS)
+            ],
+        )
+        self._share(finish, self._parts(0, self._all))
+
+    def between(self) -> None:
+        """Last LayerNorm of the local encoder and the second tile embedding, which the padding rows get too."""
+        hp = self._hparams
+
+        def norm(part: slice) -> None:
+            self._hidden[part] = self._layer_norm(self._hidden[part], "v.post_ln")
+
+        self._share(norm, self._parts(0, self._all))
+        tile = inputs.second_tile_embedding(self._file, self._image.aspect_ratio_id)
+        for rows in (self._hidden[: self._rows], self._hidden[self._rows :]):
+            by_tile = rows.reshape(hp.max_num_tiles, -1, hp.hidden_size)
+            by_tile += tile
+
+    def project(self) -> Array:
+        """The final state joins the intermediate ones; the projector takes them to the language model's width."""
+        self._stack[:, : self._hparams.hidden_size] = self._hidden[: self._rows]
+        weight, bias = self._file.matrix("mm.0.weight"), self._file.array("mm.0.bias")
+        states = np.empty((self._rows, len(bias)), np.float32)
+
+        def project(part: slice) -> None:
+            np.matmul(self._stack[part], weight.T, out=states[part])
+            states[part] += bias
+
+        self._share(project, self._parts(0, self._rows))
+        return states
+
+    # -- parts of steps -------------------------------------------------------------------------------------------
+
+    def _share(self, work: Callable[..., None], parts: list[tuple[Any, ...]]) -> None:
+        """Does all parts of a step. When one fails, or Ctrl-C comes, those not begun are left."""
+        for _ in self._pool.map(lambda part: work(*part), parts):
+            pass
+
+    def _parts(self, first: int, end: int) -> list[tuple[slice]]:
+        return [(part,) for part in split(self._all, first, end, _PARTS)]
+
+    def _layer_norm(self, x: Array, name: str) -> Array:
+        normed: Array = x - x.mean(axis=1, keepdims=True)
+        variance = np.einsum("ij,ij->i", normed, normed)[:, None] / np.float32(x.shape[1])
+        normed *= 1 / np.sqrt(variance + np.float32(self._hparams.norm_eps))
+        normed *= self._file.array(f"{name}.weight")
+        normed += self._file.array(f"{name}.bias")
+        return normed
+
+
+def attention(q: Array, k: Array, v: Array) -> Array:
+    """softmax(q kᵀ) v, a block of keys at a time.
+
+    Exponentials are taken of the scores as they are, until one is too high for that: then, as in FlashAttention's
+    online softmax, of their distance to the highest.
+
+    Args:
+        q: scaled queries, shape (n, head_dim).
+        k: shape (keys, head_dim).
+        v: shape (keys, head_dim + 1), with ones in the last column.
+    """
+    summed: Array = np.zeros((len(q), v.shape[1]), np.float32)
+    shift = np.zeros((len(q), 1), np.float32)
+    room, product = np.empty((len(q), min(_KEYS, len(k))), np.float32), np.empty_like(summed)
+    for start in range(0, len(k), _KEYS):
+        keys = k[start : start + _KEYS]
+        scores = np.matmul(q, keys.T, out=room[:, : len(keys)])
+        highest = scores.max(axis=1, keepdims=True)
+        outlying = highest - shift > _HIGHEST
+        if start == 0:
+            outlying |= highest < -_HIGHEST
+        if outlying.any():
+            raised = np.where(outlying, highest, shift)
+            if start:
+                summed *= np.exp(shift - raised)
+            shift = raised
+        if shift.any():
+            scores -= shift
+        np.exp(scores, out=scores)
+        summed += np.matmul(scores, v[start : start + _KEYS], out=product)
+    result: Array = summed[:, :-1] / summed[:, -1:]
+    return result
+
+
+def gelu_inplace(x: Array) -> None:
+    """x Φ(x), Φ the normal distribution function, to 1e-7: by Abramowitz and Stegun's formula 7.1.26 for erf."""
+    flat = x.reshape(-1)
+    for start in range(0, len(flat), _ELEMENTS):
+        part = flat[start : start + _ELEMENTS]
+        size = np.abs(part)
+        t = size * np.float32(_GELU_P * 0.5**0.5)
+        t += 1
+        np.reciprocal(t, out=t)
+        tail = t * np.float32(_GELU_A[-1] / 2)
+        for coefficient in _GELU_A[-2::-1]:
+            tail += np.float32(coefficient / 2)
+            tail *= t
+        np.square(size, out=t)
+        t *= np.float32(-0.5)
+        np.exp(t, out=t)
+        tail *= t  # 1 - Φ(|x|)
+        tail *= size
+        np.maximum(part, 0, out=part)
+        part -= tail
+
+
+def split(rows: int, first: int, end: int, parts: int) -> Iterator[slice]:
+    """The parts of rows [first, end), each as large as one of so many ``parts`` of all ``rows``."""
+    size = max(-(-rows // parts), _FEWEST_ROWS)
+    for start in range(first, end, size):
+        yield slice(start, min(start + size, end))
+
+
+def working_memory(hparams: HParams, n_threads: int) -> int:
+    """Bytes the tower takes while it encodes an image, on top of the mapped file: an upper bound."""
+    hp, text = hparams.vision, hparams.text
+    rows, padded = hp.max_num_tiles * hp.num_patches, hp.max_num_tiles * hp.num_padded_patches
+    held = padded * (4 * hp.hidden_size + hp.attention_heads) + rows * hp.vision_output_dim
+    weights = max(_layer_weights(hp), hp.vision_output_dim * text.hidden_size + rows * text.hidden_size)
+    queries, part = (next(split(padded, 0, padded, parts)).stop for parts in (_QUERY_PARTS, _PARTS))
+    attending = queries * (min(_KEYS, padded) + 4 * hp.head_dim)
+    finishing = part * (2 * hp.hidden_size + hp.intermediate_size) + 4 * _ELEMENTS
+    patches = rows * hp.patch_width + hp.hidden_size * (hp.patch_width + (n_threads + 1) * hp.num_patches)
+    embedding = rows * hp.hidden_size + max(rows * hp.hidden_size, patches)
+    return int(4 * (held + max(embedding, weights + n_threads * max(attending, finishing))))
+
+
+def _layer_weights(hp: VisionHParams) -> int:
+    """Numbers in one layer's matrices, and in the copy that puts those of q and k into one."""
+    return hp.hidden_size * (6 * hp.hidden_size + 2 * hp.intermediate_size)
