@@ -1,19 +1,50 @@
-"""All commands under one name."""
+"""All commands under one name, each imported when it is asked for: `cotcli --help` need not wait for any."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from cotcli import __version__
-from cotcli.cli import ask, batch, cache, config, convert, demo, doctor, model, schema, score
 from cotcli.cli.run import ReaderGone
 from cotcli.errors import Interrupted
 
+COMMANDS = {
+    "ask": "Answer a question about pictures, in stages.",
+    "batch": "Answer a question about many pictures, or many questions, one JSON record each.",
+    "demo": "Ask the bundled model about a picture that it has never seen.",
+    "score": "Print how likely a given answer is.",
+    "convert": "Make a GGUF pair from a checkpoint.",
+    "model": "Models: install, look at, check, remove.",
+    "cache": "Encoded pictures on disk.",
+    "config": "What is set outside the command line.",
+    "doctor": "Show what there is to run on, what each model would take, and whether it works.",
+    "schema": "Print the JSON Schema of records, scores and events.",
+}
+"""Each with the first line of its help; it is `cotcli.cli.NAME.NAME`, or, of a group, `cotcli.cli.NAME.app`."""
 
-class _Commands(TyperGroup):
+
+class _Commands(Mapping[str, Any]):
+    """Typer's commands by name, each made when it is asked for."""
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in COMMANDS:
+            raise KeyError(name)
+        return _command(name)
+
+
+class _Root(TyperGroup):
     """Typer makes exit codes of its own out of these two; here they are `cotcli.cli.run`'s business."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -24,17 +55,25 @@ class _Commands(TyperGroup):
         except BrokenPipeError as error:
             raise ReaderGone from error
 
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
 
-app = typer.Typer(
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+# Plain help: rich's takes longer to import than the rest of the command line together.
+_PLAIN: dict[str, Any] = {"rich_markup_mode": None, "pretty_exceptions_enable": False}
+
+_app = typer.Typer(
     name="cotcli",
-    cls=_Commands,
+    cls=_Root,
     help="Runs LLaVA-CoT, a vision model that thinks out loud, on stock llama.cpp.",
     epilog="Every option can be set by a COTCLI_ variable or in a config file, too: cotcli config show --origin.",
     no_args_is_help=True,
-    # Plain help: rich's takes longer to import than the rest of the command line together.
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
+    **_PLAIN,
 )
 
 
@@ -44,7 +83,7 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@_app.callback()
 def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
@@ -53,13 +92,21 @@ def _root(
     pass
 
 
-app.command("ask")(ask.ask)
-app.command("batch")(batch.batch)
-app.command("demo")(demo.demo)
-app.command("score")(score.score)
-app.command("convert")(convert.convert)
-app.add_typer(model.app, name="model")
-app.add_typer(cache.app, name="cache")
-app.add_typer(config.app, name="config")
-app.command("doctor")(doctor.doctor)
-app.command("schema")(schema.schema)
+@cache
+def root() -> Any:
+    """The command `cotcli` itself, as Typer has it."""
+    group: Any = typer.main.get_command(_app)
+    group.commands = _Commands()
+    return group
+
+
+@cache
+def _command(name: str) -> Any:
+    module = import_module(f"cotcli.cli.{name}")
+    one = getattr(module, "app", None)
+    if one is None:
+        one = typer.Typer(add_completion=False, **_PLAIN)
+        one.command(name)(getattr(module, name))
+    command: Any = typer.main.get_command(one)
+    command.name = name
+    return command

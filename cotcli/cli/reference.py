@@ -14,8 +14,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import UnionType
 from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
-import typer
-
 from cotcli.answer import GenerationParams
 from cotcli.cli.tree import VARIABLES, Settable, Words, commands, settable
 
@@ -57,11 +55,10 @@ _DEFAULT = re.compile(r"\s*\[default: (?P<value>.*)\]$")
 
 def reference() -> str:
     """The page, in Markdown."""
-    from cotcli.cli.app import app
+    from cotcli.cli.app import root
 
-    root = typer.main.get_command(app)
-    found: list[tuple[Words, Any]] = [((), root), *commands(root)]
-    variables = {(option.command, option.parameter.name): _variable(option) for option in settable(root)}
+    found: list[tuple[Words, Any]] = [((), root()), *commands(root())]
+    variables = {(option.command, option.parameter.name): _variable(option) for option in settable(root())}
     others = {**VARIABLES, **OTHER_VARIABLES}
     lines = [
         _HEAD.format(defaults=_sampling_defaults()),

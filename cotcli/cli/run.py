@@ -35,13 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _replace_closed_streams()
     _use_utf8()
     try:
-        import typer
-
         from cotcli.cli import completion
-        from cotcli.cli.app import app
+        from cotcli.cli.app import root
         from cotcli.cli.settings import Settings
 
-        commands = typer.main.get_command(app)
+        commands = root()
         settings = Settings(commands)
         if os.environ.get(completion.VARIABLE):
             return completion.complete(commands, settings.default_map)

@@ -7,13 +7,10 @@ with what the library does.
 from __future__ import annotations
 
 import ctypes
-from importlib.metadata import version as package_version
-
-import llama_cpp
 
 from cotcli.errors import CotcliError
 from cotcli.native import devices, ggml
-from cotcli.native.library import PINNED
+from cotcli.native.library import PINNED, llama_cpp
 
 GGML_VERSION = "0.25.3"
 
@@ -22,6 +19,8 @@ def check() -> None:
     """Raises CotcliError with the pip command to run when any assumption does not hold."""
     problem = _problem()
     if problem:
+        from importlib.metadata import version as package_version
+
         raise CotcliError(
             f"llama-cpp-python {package_version('llama-cpp-python')} is not what cotcli needs: {problem}",
             f"Install the pinned release: pip install --force-reinstall {PINNED}",

@@ -10,11 +10,9 @@ from ctypes import POINTER, Structure, byref, c_bool, c_char_p, c_int, c_size_t,
 from dataclasses import dataclass
 from functools import cache
 
-import llama_cpp
-
 from cotcli.errors import ResourceError, UsageError
 from cotcli.native import ggml, ggml_backend, interrupt
-from cotcli.native.library import PINNED, bind
+from cotcli.native.library import PINNED, bind, llama_cpp
 from cotcli.native.rpc_hello import check_server
 
 CPU, GPU, IGPU, ACCELERATOR = "cpu", "gpu", "igpu", "accelerator"

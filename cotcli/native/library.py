@@ -10,6 +10,8 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec, module_from_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +20,35 @@ from cotcli.errors import CotcliError
 LLAMA_CPP_PYTHON = "0.3.36"  # as in pyproject.toml
 PINNED = f"llama-cpp-python=={LLAMA_CPP_PYTHON}"
 
+
+def _declarations() -> Any:
+    """``llama_cpp.llama_cpp``, the declarations of libllama, without all else that their package imports.
+
+    That is chat templates, caches and HTTP, of no use here and a fifth of the time until a model can be loaded. The
+    package is left for others to import as if nobody had.
+    """
+    if "llama_cpp" in sys.modules:
+        return import_module("llama_cpp.llama_cpp")
+    spec = find_spec("llama_cpp")
+    if spec is None:
+        raise ModuleNotFoundError("No module named 'llama_cpp'")
+    sys.modules["llama_cpp"] = module_from_spec(spec)
+    try:
+        return import_module("llama_cpp.llama_cpp")
+    finally:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "llama_cpp"]:
+            del sys.modules[name]
+
+
 try:
-    import llama_cpp
+    llama_cpp: Any = _declarations()
 except Exception as error:  # a missing shared library surfaces as RuntimeError or OSError
     raise CotcliError(
         f"llama-cpp-python cannot be loaded: {error}",
         f"Install it again: pip install --force-reinstall --no-cache-dir {PINNED}",
     ) from error
 
-_lib: ctypes.CDLL = llama_cpp.llama_cpp._lib
+_lib: ctypes.CDLL = llama_cpp._lib
 
 
 def _libraries() -> list[ctypes.CDLL]:

@@ -11,14 +11,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
 from cotcli.errors import CotcliError, ModelError, ResourceError
 from cotcli.native import ggml, ggml_backend, interrupt, log
 from cotcli.native.devices import start
-from cotcli.native.library import bind
+from cotcli.native.library import bind, llama_cpp
 
 # void llama_attach_threadpool(struct llama_context *, ggml_threadpool_t pool, ggml_threadpool_t pool_batch);
 _attach_threadpool = bind("llama_attach_threadpool", None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)

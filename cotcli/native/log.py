@@ -7,7 +7,7 @@ import ctypes
 import sys
 from typing import Any
 
-import llama_cpp
+from cotcli.native.library import llama_cpp
 
 _LEVEL_WARN, _LEVEL_ERROR, _LEVEL_CONT = 3, 4, 5
 _errors: collections.deque[str] = collections.deque(maxlen=20)

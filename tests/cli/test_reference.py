@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 
 import pytest
-import typer
 
 from cotcli import errors
 from cotcli.answer import GenerationParams
 from cotcli.cli import main
-from cotcli.cli.app import app
+from cotcli.cli.app import COMMANDS, root
 from cotcli.cli.reference import EXIT_CODES, reference
 from cotcli.cli.tree import commands, settable
 from cotcli.engine import EngineOptions
@@ -27,14 +26,17 @@ def test_the_page_is_up_to_date() -> None:
 
 
 def test_the_page_has_all_that_help_has(capsys: pytest.CaptureFixture[str]) -> None:
-    root = typer.main.get_command(app)
-    for words, _ in commands(root):
+    for words, _ in commands(root()):
         assert main([*words, "--help"]) == 0
         flags = set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", capsys.readouterr().out)) - {"-h", "--help"}
         section = PAGE.partition(f"\n## cotcli {' '.join(words)}\n")[2].partition("\n## ")[0]
         assert {flag for flag in flags if not re.search(rf"(?<![\w-]){flag}(?![\w-])", section)} == set()
-    for option in settable(root):
+    for option in settable(root()):
         assert f"`{option.variable if option.shared else option.own_variable}`" in PAGE
+
+
+def test_the_list_of_commands_says_what_they_say() -> None:
+    assert {name: command.get_short_help_str(200) for name, command in root().commands.items()} == COMMANDS
 
 
 def test_what_is_said_of_defaults() -> None:

@@ -12,13 +12,13 @@ import pytest
 import typer
 
 from cotcli.cli import main
-from cotcli.cli.app import app
+from cotcli.cli.app import root
 from cotcli.cli.config_file import config_file
 from cotcli.cli.tree import VARIABLES, Settable, settable
 from tests.cli.process import ROOT, Finished, cotcli
 
 PICTURE = ROOT / "tests" / "data" / "scene.png"
-OPTIONS = {f"{option.table}.{option.key}": option for option in settable(typer.main.get_command(app))}
+OPTIONS = {f"{option.table}.{option.key}": option for option in settable(root())}
 Run = Callable[..., Finished]
 
 
@@ -108,7 +108,7 @@ def bad_value(option: Settable) -> str | None:
     """What the option cannot take; None where any text will do as far as Typer knows."""
     for text in ("not-a-choice", "x"):
         try:
-            option.parameter.process_value(typer.Context(typer.main.get_command(app), resilient_parsing=True), text)
+            option.parameter.process_value(typer.Context(root(), resilient_parsing=True), text)
         except Exception:
             return text
     return None
@@ -137,7 +137,7 @@ def test_every_option_can_be_set_and_names_its_origin(name: str, run: Run, confi
 
 
 def command_of(option: Settable) -> Any:
-    command: Any = typer.main.get_command(app)
+    command: Any = root()
     for word in option.command:
         command = command.commands[word]
     return command
