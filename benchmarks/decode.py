@@ -13,16 +13,17 @@ import argparse
 import os
 import time
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-import llama_cpp
 import numpy as np
 
 from benchmarks.figures import Figure, add_json_argument, report
 from cotcli.engine import Engine, EngineOptions
 from cotcli.memory import read_pair
 from cotcli.mllama.weights import WeightFile
+from cotcli.native.library import llama_cpp
 from cotcli.registry import ResolvedModel, resolve
 
 _PROMPT = 16
@@ -99,9 +100,8 @@ def measure(files: ResolvedModel, engine: Engine, tokens: int) -> list[Figure]:
     engine.release_image(image)
     engine.prefill(without, list(range(_PROMPT)))
     engine.prefill(with_image, [0, engine.image_token, *range(_PROMPT - 2)])
-    bare = BareLlama(files.language, engine.threads, _PROMPT + tokens)
     times: list[tuple[float, float, float]] = []
-    try:
+    with closing(BareLlama(files.language, engine.threads, _PROMPT + tokens)) as bare:
         for token in range(_PROMPT):
             bare.decode(token)
         for token in range(tokens):
@@ -112,10 +112,8 @@ def measure(files: ResolvedModel, engine: Engine, tokens: int) -> list[Figure]:
                     _milliseconds(partial(engine.prefill, with_image, [token])),
                 )
             )
-    finally:
-        bare.close()
-        engine.drop(without)
-        engine.drop(with_image)
+    engine.drop(without)
+    engine.drop(with_image)
     alone, hooked, seeing = (tuple(column) for column in zip(*times, strict=True))
     own, cross = bytes_read(files)
     more = (own + cross) / own

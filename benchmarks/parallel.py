@@ -22,7 +22,6 @@ from dataclasses import dataclass, field
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.figures import Figure
 from cotcli.answer import Answer, GenerationParams
 from cotcli.generate import Reasoner, Request, load
 from cotcli.shapes.questions import KINDS, make_question
@@ -118,19 +117,6 @@ def measure(
                 texts = texts or written
                 runs.same += sum(written[key] == text for key, text in texts.items())
     return results, rounds * len(requests)
-
-
-def at_once_repacked(model: str, at_once: int, rounds: int) -> list[Figure]:
-    """So many answers about one picture, with repacked weights, beside one at a time."""
-    requests = make_requests(1, at_once, 24)
-    results, _ = measure(model, requests, (1, at_once), rounds, repack=True)
-    one, many = results[1].without_tower, results[at_once].without_tower
-    ratios = tuple(together / alone for alone, together in zip(one, many, strict=True))
-    return [
-        Figure("one answer at a time, prompts included", tuple(one), "tokens/s"),
-        Figure(f"{at_once} answers at once, repacked", tuple(many), "tokens/s"),
-        Figure(f"{at_once} answers at once: times one at a time", ratios, at_least=1.6),
-    ]
 
 
 def main() -> int:

@@ -4,8 +4,8 @@
 
 PAIR is LLaVA-CoT, or random weights of its shapes (`benchmarks.random_pair`). In this order, each with its own module:
 start, load and memory (`startup`), the vision tower (`tower`), a token with a picture (`decode`), a second question
-(`second_question`), several answers at once (`parallel`). At 11B shapes on two cores it takes an hour and more; nothing
-else should run meanwhile.
+(`second_question`), several candidates at once (`candidates`). At 11B shapes on two cores it takes an hour and more;
+nothing else should run meanwhile.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks import decode, parallel, second_question, startup, tower
+from benchmarks import candidates, decode, second_question, startup, tower
 from benchmarks.figures import Figure, add_json_argument, report
 from cotcli.engine import Engine, EngineOptions
 from cotcli.registry import resolve
@@ -27,7 +27,7 @@ def measure(model: str, picture: Path, rounds: int) -> list[Figure]:
         figures += tower.measure(engine, (4, 1), rounds)
         figures += decode.measure(files, engine, 10 * rounds)
     figures += second_question.measure(model, picture)
-    figures += parallel.at_once_repacked(model, 8, rounds=1)
+    figures += candidates.measure(files, 8, 3 * rounds, repack=True, threads=None)
     return figures
 
 

@@ -74,16 +74,7 @@ def measure(model: str, picture: Path, rounds: int, max_tokens: int) -> list[Fig
         for _ in range(rounds):
             ended = run("ask", _QUESTION, drawn, "--model", "demo", "--json", home=home)
             overheads.append(ended.seconds - _engine_seconds(json.loads(ended.out)))
-        ask: list[str | Path] = [
-            "ask",
-            _QUESTION,
-            picture.resolve(),
-            "--model",
-            pair,
-            "--json",
-            "--max-tokens",
-            str(max_tokens),
-        ]
+        ask = ["ask", _QUESTION, str(picture.resolve()), "--model", pair, "--json", "--max-tokens", str(max_tokens)]
         large = [run(*ask, home=home) for _ in range(rounds)]
     records = [json.loads(ended.out) for ended in large]
     weights = (files.language.stat().st_size + files.mmproj.stat().st_size) / 1e9

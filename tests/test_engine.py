@@ -516,3 +516,18 @@ def test_closing_gives_the_memory_back(pairs: Callable[[str], tuple[Path, Path]]
     )
     growth = int(done.stdout)
     assert growth < 4000  # KiB over 30 engines; the keys and values of one image take 200 KiB
+
+
+@pytest.mark.parametrize("imports", ["cotcli.engine, llama_cpp", "llama_cpp, cotcli.engine"])
+def test_llama_cpp_may_be_used_beside(pairs: Callable[[str], tuple[Path, Path]], imports: str) -> None:
+    """It is imported without the rest of its package, which is there for others; its log stays with us."""
+    language, mmproj = pairs("gqa2-llama3")
+    script = f"""
+import {imports}
+from pathlib import Path
+with cotcli.engine.Engine(Path({str(language)!r}), Path({str(mmproj)!r})):
+    theirs = llama_cpp.Llama({str(language)!r}, vocab_only=True, verbose=False)
+    print(theirs.n_vocab() == llama_cpp.llama_cpp.llama_vocab_n_tokens(theirs._model.vocab))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("True\n", "")

@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 from ctypes import c_char_p
 
-import llama_cpp
-
 from cotcli.native import devices
-from cotcli.native.library import bind
+from cotcli.native.library import bind, llama_cpp
 
 # const char * llama_version(void);
 _llama_version = bind("llama_version", c_char_p)
