@@ -256,7 +256,7 @@ class _Planner:
         if has_vision:
             threads = self.demand.threads or available_threads()
             encoder += on_device.working_memory(hparams) if place else on_cpu.working_memory(hparams, threads)
-        if place is None:  # the states themselves, on their way from the tower to the layers
+        elif place is None:  # the states, on their way from the tower to the layers
             encoder += 4 * hparams.text.hidden_size * hparams.vision.max_num_tiles * hparams.vision.num_patches
         kv_bytes = KV_BYTES[self.kv_type]
         cache_row = 2 * kv_bytes * hparams.text.num_key_value_heads * hparams.text.head_dim

@@ -171,6 +171,7 @@ class _Pass:
     def project(self) -> Array:
         """The final state joins the intermediate ones; the projector takes them to the language model's width."""
         self._stack[:, : self._hparams.hidden_size] = self._hidden[: self._rows]
+        del self._hidden, self._qk, self._v  # room for the result
         weight, bias = self._file.matrix("mm.0.weight"), self._file.array("mm.0.bias")
         states = np.empty((self._rows, len(bias)), np.float32)
 
@@ -267,14 +268,16 @@ def working_memory(hparams: HParams, n_threads: int) -> int:
     """Bytes the tower takes while it encodes an image, on top of the mapped file: an upper bound."""
     hp, text = hparams.vision, hparams.text
     rows, padded = hp.max_num_tiles * hp.num_patches, hp.max_num_tiles * hp.num_padded_patches
-    held = padded * (4 * hp.hidden_size + hp.attention_heads) + rows * hp.vision_output_dim
-    weights = max(_layer_weights(hp), hp.vision_output_dim * text.hidden_size + rows * text.hidden_size)
-    queries, part = (next(split(padded, 0, padded, parts)).stop for parts in (_QUERY_PARTS, _PARTS))
-    attending = queries * (min(_KEYS, padded) + 4 * hp.head_dim)
-    finishing = part * (2 * hp.hidden_size + hp.intermediate_size) + 4 * _ELEMENTS
+    attending = padded * (3 * hp.hidden_size + hp.attention_heads)  # q, k and v
+    held = padded * hp.hidden_size + rows * hp.vision_output_dim + attending
     patches = rows * hp.patch_width + hp.hidden_size * (hp.patch_width + (n_threads + 1) * hp.num_patches)
-    embedding = rows * hp.hidden_size + max(rows * hp.hidden_size, patches)
-    return int(4 * (held + max(embedding, weights + n_threads * max(attending, finishing))))
+    embedding = held + rows * hp.hidden_size + max(rows * hp.hidden_size, patches)
+    queries, part = (next(split(padded, 0, padded, parts)).stop for parts in (_QUERY_PARTS, _PARTS))
+    heads = queries * (min(_KEYS, padded) + 4 * hp.head_dim)
+    finishing = part * (2 * hp.hidden_size + hp.intermediate_size) + 4 * _ELEMENTS
+    layer = held + _layer_weights(hp) + n_threads * max(heads, finishing)
+    projecting = rows * (hp.vision_output_dim + text.hidden_size) + hp.vision_output_dim * text.hidden_size
+    return int(4 * max(embedding, layer, projecting))
 
 
 def _layer_weights(hp: VisionHParams) -> int:
