@@ -82,14 +82,18 @@ def add_json_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too, with the machine's")
 
 
-def report(figures: Sequence[Figure], path: Path | None) -> None:
-    """Prints medians, spread and aims, and writes all of it as JSON if a path is given."""
+def report(figures: Sequence[Figure], path: Path | None, notes: Sequence[str] = ()) -> None:
+    """Prints medians, spread and aims, below them the notes, and writes all of it as JSON if a path is given."""
     table = Table("what", "median", "least to most", "asked for", "reached")
     for figure in figures:
         spread = f"{min(figure.values):.4g} to {max(figure.values):.4g}" if len(figure.values) > 1 else ""
         reached = {None: "", True: "yes", False: "no"}[figure.is_reached]
         table.add_row(figure.what, f"{figure.median:.4g} {figure.unit}".strip(), spread, figure.aim, reached)
-    Console(width=120).print(table)
+    console = Console(width=120)
+    console.print(table)
+    for note in notes:
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
     if path is not None:
         measured = [{**asdict(figure), "median": figure.median, "reached": figure.is_reached} for figure in figures]
-        path.write_text(json.dumps({**machine(), "figures": measured}, indent=1) + "\n", encoding="utf-8")
+        written = {**machine(), "figures": measured, **({"notes": list(notes)} if notes else {})}
+        path.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
