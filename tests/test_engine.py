@@ -523,6 +523,10 @@ def test_llama_cpp_may_be_used_beside(pairs: Callable[[str], tuple[Path, Path]],
     """It is imported without the rest of its package, which is there for others; its log stays with us."""
     language, mmproj = pairs("gqa2-llama3")
     script = f"""
+import sys
+import {imports.partition(", ")[0]}
+if {imports.startswith("cotcli")!r}:
+    assert not {{"llama_cpp", "jinja2", "diskcache", "pydantic"}} & set(sys.modules)
 import {imports}
 from pathlib import Path
 with cotcli.engine.Engine(Path({str(language)!r}), Path({str(mmproj)!r})):

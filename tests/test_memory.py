@@ -18,7 +18,7 @@ from convert import convert
 from cotcli.engine import Engine, EngineOptions
 from cotcli.memory import Amounts, Demand, MemoryPlan, Pair, plan, read_pair
 from cotcli.mllama.cross_attention import CrossAttentionLayer, ImageKV, working_memory
-from cotcli.mllama.vision import on_device
+from cotcli.mllama.vision import on_cpu, on_device
 from cotcli.mllama.vision.on_device import DeviceTower
 from cotcli.mllama.weights import WeightFile
 from cotcli.native import ggml, ggml_backend, log
@@ -195,3 +195,10 @@ def test_every_byte_of_both_files_is_somewhere(files: dict[str, tuple[Path, Path
     assert in_tensors <= host.language <= in_tensors * 1.01
     assert 0.95 * files["f32"][0].stat().st_size < in_tensors <= files["f32"][0].stat().st_size
     assert pair.n_bytes <= host.language + host.vision + host.cross_attention
+
+
+def test_the_tower_is_planned_where_it_is(files: dict[str, tuple[Path, Path]]) -> None:
+    pair = pair_of(files["f32"])
+    for threads in (1, 8):
+        demand = EngineOptions(threads=threads).demand
+        assert plan(pair, demand, [], 0).host.encoder == on_cpu.working_memory(pair.hparams, threads)

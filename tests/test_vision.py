@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from benchmarks.small_checkpoints import write_checkpoint
 from convert import convert
+from cotcli.errors import ResourceError
 from cotcli.mllama import chunks
 from cotcli.mllama.vision import on_cpu, on_device, vision_tower
 from cotcli.mllama.vision.on_cpu import CpuTower
@@ -112,6 +113,13 @@ def blas_threads() -> list[int]:
     return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
 
 
+@pytest.fixture
+def two_blas_threads() -> Iterator[None]:
+    with threadpool_limits(2, "blas"):
+        yield
+
+
+@pytest.mark.usefixtures("two_blas_threads")
 def test_ctrl_c_ends_it_and_blas_has_its_threads_back(folder: Path) -> None:
     case = PICTURES[0]
     before, running = blas_threads(), threading.active_count()
@@ -128,16 +136,62 @@ def test_ctrl_c_ends_it_and_blas_has_its_threads_back(folder: Path) -> None:
     assert error(tower.encode(case.picture), case) <= 2e-6  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("threads", [1, 3])
+def test_a_second_image_waits_and_blas_has_its_threads_back(folder: Path) -> None:
+    first, second = PICTURES[:2]
+    before = blas_threads()
+    seen: list[str] = []
+    towers = [CpuTower(weights(folder, case.recipe), 2) for case in (first, second)]
+
+    def encode_second() -> None:
+        seen.append("begun")
+        states = towers[1].encode(second.picture, lambda *_: seen.append(f"{blas_threads()}"))  # type: ignore[arg-type]
+        seen.append("right" if error(states, second) <= 2e-6 else "wrong")
+
+    other = threading.Thread(target=encode_second)
+
+    def report(done: int, total: int) -> None:
+        if done == 0:
+            other.start()
+        if done == total:
+            assert seen == ["begun"]
+
+    assert error(towers[0].encode(first.picture, report), first) <= 2e-6  # type: ignore[arg-type]
+    other.join(60)
+    assert set(seen) == {"begun", f"{[1] * len(before)}", "right"} and blas_threads() == before
+
+
+@pytest.mark.usefixtures("two_blas_threads")
+@pytest.mark.parametrize("cause", [MemoryError("no room"), RuntimeError("can't start new thread")], ids=repr)
+def test_a_part_that_fails(folder: Path, monkeypatch: pytest.MonkeyPatch, cause: Exception) -> None:
+    case = PICTURES[0]
+    before, running = blas_threads(), threading.active_count()
+    tower = CpuTower(weights(folder, case.recipe), 2)
+
+    def fail(*_: object) -> None:
+        raise cause
+
+    if isinstance(cause, MemoryError):
+        monkeypatch.setattr(on_cpu, "attention", fail)
+    else:
+        monkeypatch.setattr(threading.Thread, "start", fail)
+    with pytest.raises(ResourceError) as raised:
+        tower.encode(case.picture)  # type: ignore[arg-type]
+    monkeypatch.undo()
+    assert "--threads" in str(raised.value.hint)
+    assert blas_threads() == before and threading.active_count() == running
+
+
+@pytest.mark.parametrize(("threads", "vision_type"), [(1, "f16"), (3, "f16"), (1, "bf16"), (3, "q8_0")])
 @pytest.mark.parametrize(("ratio", "tiles"), [(1, 1), (6, 4)])
-def test_memory_is_estimated(folder: Path, threads: int, ratio: int, tiles: int) -> None:
+def test_memory_is_estimated(folder: Path, threads: int, vision_type: str, ratio: int, tiles: int) -> None:
     recipe = replace(
         RECIPES["gqa2-llama3"], image_size=280, patch_size=14, vision_hidden_size=160, vision_intermediate_size=640
     )
-    if not (folder / "wide").exists():
-        write_checkpoint(folder / "wide", recipe)
-        convert(folder / "wide", folder, "f16", name="wide")
-    file = WeightFile(next(folder.glob("wide-*.mmproj.gguf")))
+    name = f"wide-{vision_type}"
+    if not (folder / name).exists():
+        write_checkpoint(folder / name, recipe)
+        convert(folder / name, folder, "f16", name=name, vision_type=vision_type)
+    file = WeightFile(next(folder.glob(f"{name}-*.mmproj.gguf")))
     picture = Picture(np.zeros((4, 3, 280, 280), np.float32), ratio, tiles)
     tower = CpuTower(file, threads)
     tower.encode(picture)  # type: ignore[arg-type]  # imports what it needs
@@ -187,9 +241,11 @@ def test_parts_cover_the_rows(rows: int, first: int, end: int) -> None:
     assert len(parts) <= 24
 
 
-def test_chunks_are_whole_tiles() -> None:
-    for first, end in ((0, 6404), (0, 1601), (1601, 6432), (3202, 6432), (0, 64), (5, 40)):
-        parts = list(chunks.split_rows(first, end, 62e6, 15e9))
+@pytest.mark.parametrize("flops", [chunks.CPU_FLOPS, chunks.DEVICE_FLOPS])
+def test_no_chunk_is_below_a_tile(flops: float) -> None:
+    for first, end in ((0, 6404), (0, 1601), (1601, 6432), (0, 3202), (3202, 6432), (0, 4803), (0, 64), (5, 40)):
+        parts = list(chunks.split_rows(first, end, 62e6, flops))
         assert [row for start, count in parts for row in range(start, start + count)] == list(range(first, end))
         assert all(count % 64 == 0 for _, count in parts[:-1])
-        assert max(count for _, count in parts) <= chunks.most_rows(62e6, 15e9)
+        assert parts[-1][1] >= min(64, end - first)
+        assert max(count for _, count in parts) <= chunks.most_rows(62e6, flops)

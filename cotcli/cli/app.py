@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import cache
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -32,6 +31,9 @@ COMMANDS = {
 class _Commands(Mapping[str, Any]):
     """Typer's commands by name, each made when it is asked for."""
 
+    def __init__(self) -> None:
+        self._made: dict[str, Any] = {}
+
     def __iter__(self) -> Iterator[str]:
         return iter(COMMANDS)
 
@@ -41,7 +43,9 @@ class _Commands(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         if name not in COMMANDS:
             raise KeyError(name)
-        return _command(name)
+        if name not in self._made:
+            self._made[name] = _make(name)
+        return self._made[name]
 
 
 class _Root(TyperGroup):
@@ -84,7 +88,7 @@ def _print_version(wanted: bool) -> None:
 
 
 @_app.callback()
-def _root(
+def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
@@ -92,16 +96,14 @@ def _root(
     pass
 
 
-@cache
 def root() -> Any:
-    """The command `cotcli` itself, as Typer has it."""
+    """The command `cotcli`, as Typer has it; a new one, for settings change what is in it."""
     group: Any = typer.main.get_command(_app)
     group.commands = _Commands()
     return group
 
 
-@cache
-def _command(name: str) -> Any:
+def _make(name: str) -> Any:
     module = import_module(f"cotcli.cli.{name}")
     one = getattr(module, "app", None)
     if one is None:

@@ -57,8 +57,9 @@ def reference() -> str:
     """The page, in Markdown."""
     from cotcli.cli.app import root
 
-    found: list[tuple[Words, Any]] = [((), root()), *commands(root())]
-    variables = {(option.command, option.parameter.name): _variable(option) for option in settable(root())}
+    tree = root()
+    found: list[tuple[Words, Any]] = [((), tree), *commands(tree)]
+    variables = {(option.command, option.parameter.name): _variable(option) for option in settable(tree)}
     others = {**VARIABLES, **OTHER_VARIABLES}
     lines = [
         _HEAD.format(defaults=_sampling_defaults()),

@@ -103,21 +103,16 @@ def _run(commands: Any, arguments: list[str], settings: Settings) -> int:
 
 def _from_typer(error: Any, settings: Settings) -> UsageError | None:
     """A wrong command line as our own error; None if all that is wrong is that there is none and help was printed."""
-    message = _plain(error.format_message())
+    message = error.format_message()
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "cotcli"
     if type(error).__name__ == "NoArgsIsHelpError":
         print(message, file=sys.stderr)
         return None
-    refusal = settings.refusal(context, getattr(error, "param", None), _plain(error.message))
+    refusal = settings.refusal(context, getattr(error, "param", None), error.message)
     if refusal is not None:
         return refusal
     return UsageError(" ".join(message.split()).rstrip("."), f"To see what it takes: {command} --help")
-
-
-def _plain(message: object) -> str:
-    """Without what newer releases of Typer put before a choice that there is not."""
-    return str(message).replace("Value error, ", "")
 
 
 class ReaderGone(Exception):

@@ -21,6 +21,8 @@ from cotcli.native.gguf_header import TensorHeader
 
 _CPU_ALIGNMENT = 32  # what ggml asks of host pointers; GGUF's default alignment is the same
 _SAMPLE = 64  # bytes
+WIDENED = 2**18
+"""Numbers widened to float32 at once: gguf's conversions take up to three times their room."""
 
 
 class WeightFile:
@@ -99,12 +101,17 @@ class WeightFile:
         return values.reshape(shape)
 
     def matrix(self, name: str) -> npt.NDArray[np.float32]:
-        """A tensor of any type, widened to float32; shape as in the table."""
+        """A matrix of any type, widened to float32; shape as in the table."""
         import gguf
 
         tensor = self._tensors[name]
-        values: npt.NDArray[np.float32] = gguf.dequantize(tensor.data, tensor.tensor_type)
-        return values.reshape(tuple(int(n) for n in reversed(tensor.shape)))
+        if int(tensor.tensor_type) == ggml.F32:
+            return self.array(name)
+        values = np.empty(tuple(int(n) for n in reversed(tensor.shape)), np.float32)
+        step = max(1, WIDENED // values.shape[1])
+        for start in range(0, len(values), step):
+            values[start : start + step] = gguf.dequantize(tensor.data[start : start + step], tensor.tensor_type)
+        return values
 
     def headers(self, names: Iterable[str]) -> list[TensorHeader]:
         """Types and sizes of the named tensors."""

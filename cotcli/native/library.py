@@ -25,7 +25,7 @@ def _declarations() -> Any:
     """``llama_cpp.llama_cpp``, the declarations of libllama, without all else that their package imports.
 
     That is chat templates, caches and HTTP, of no use here and a fifth of the time until a model can be loaded. The
-    package is left for others to import as if nobody had.
+    package is left for others to import as if nobody had; only in this very moment no other thread must.
     """
     if "llama_cpp" in sys.modules:
         return import_module("llama_cpp.llama_cpp")

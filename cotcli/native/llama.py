@@ -70,7 +70,6 @@ class LlamaModel(ggml.Handle):
         params.split_mode = llama_cpp.LLAMA_SPLIT_MODE_LAYER
         params.use_extra_bufts = repack
         params.progress_callback = llama_cpp.llama_progress_callback(progress)
-        log.capture()  # again: whoever imports llama_cpp itself has set its own
         log.clear_errors()
         try:
             with interrupt.deferred():

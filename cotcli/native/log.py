@@ -28,7 +28,7 @@ def _on_log(level: int, text: bytes, _: Any) -> None:
 
 
 def capture() -> None:
-    """Takes over the log of both libraries for the life of the process."""
+    """Takes over the log of both libraries, until somebody else does."""
     llama_cpp.llama_log_set(_on_log, ctypes.c_void_p(0))
 
 
@@ -39,6 +39,8 @@ def show(enabled: bool) -> None:
 
 
 def clear_errors() -> None:
+    """Before a call whose errors are to be quoted. Who imports llama_cpp itself takes the log over, hence again."""
+    capture()
     _errors.clear()
 
 

@@ -12,6 +12,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 import cotcli as package
+from cotcli.cli import main
+from cotcli.cli.app import COMMANDS
 from tests.cli.process import ROOT, cotcli, environment
 
 
@@ -24,18 +26,28 @@ def test_version() -> None:
     "command", [[], ["ask"], ["batch"], ["score"], ["convert"], ["demo"], ["doctor"], ["schema"], ["model"]]
 )
 def test_help_waits_for_no_library(command: list[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "cotcli", *command, "--help"],
-        capture_output=True,
-        text=True,
-        env=environment(),
-        check=True,
-    )
-    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert {"typer", "cotcli.cli.app"} <= imported
-    for library in ("numpy", "PIL", "llama_cpp", "gguf", "rich.live", "rich.console", "huggingface_hub"):
+    script = f"""
+import sys
+from cotcli.cli import main
+code = main({[*command, "--help"]!r})
+print(*sys.modules, file=sys.stderr)
+sys.exit(code)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment(), check=True)
+    imported = set(done.stderr.split())
+    assert "typer" in imported
+    assert {name for name in COMMANDS if f"cotcli.cli.{name}" in imported} - {"config"} == set(command)
+    for library in ("numpy", "PIL", "llama_cpp", "gguf", "pydantic", "rich.live", "rich.console", "huggingface_hub"):
         assert library not in imported
     assert done.stdout.startswith(" ".join(["Usage: cotcli", *command]))
+
+
+def test_settings_of_one_run_are_not_the_next_ones(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text("no-such-key = 1\n")
+    monkeypatch.setenv("COTCLI_CONFIG", str(tmp_path / "bad.toml"))
+    assert main(["schema", "record"]) == 2
+    monkeypatch.delenv("COTCLI_CONFIG")
+    assert main(["schema", "record"]) == 0
 
 
 def test_schema() -> None:

@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from cotcli import __version__
 from cotcli.image import PreparedImage
+from cotcli.mllama.vision import on_cpu
 from cotcli.mllama.vision.on_cpu import CpuTower
 from cotcli.mllama.vision.on_device import DeviceTower
 from cotcli.mllama.weights import WeightFile
@@ -48,7 +49,7 @@ class VisionTower(Protocol):
             the image attend to them too.
 
         Raises:
-            ResourceError: no memory on the device.
+            ResourceError: no memory, or fewer threads than asked for.
         """
 
     def close(self) -> None: ...
@@ -63,12 +64,13 @@ def identity(file: WeightFile, device: ggml_backend.Device) -> str:
     """What the states of a picture depend on but for the picture, as a hex digest.
 
     The same weights in another type, another kind of device and another release of what computes give other states, if
-    only in the last bits. The number of threads does not change them.
+    only in the last bits. The number of threads does not change them, up to 24.
     """
     digest = hashlib.sha256()
     kind = ggml_backend.device_name(device).rstrip("0123456789")  # CUDA0 and CUDA1 are alike if their model is
     model = ggml_backend.device_description(device)
-    for part in (__version__, ggml.version().decode(), np.__version__, kind, model, file.hparams.vision):
+    computing = on_cpu.libraries() if device == ggml_backend.cpu_device() else ggml.version().decode()
+    for part in (__version__, computing, kind, model, file.hparams.vision):
         digest.update(f"{part}\n".encode())
     digest.update(file.identity(("v.", "mm.0.")).encode())
     return digest.hexdigest()

@@ -1,30 +1,36 @@
 """The vision tower in NumPy, all of it in float32.
 
-On a CPU that is faster than ggml's graphs: BLAS comes closer to what the processor can do than ggml's products do, and
-its exp and our GELU are vectorized where ggml's are scalar.
+On two AVX-512 cores that is a third faster than ggml's graphs: BLAS comes closer to what the processor can do than
+ggml's products, and our GELU is vectorized where ggml's is scalar.
 
 Each layer first makes q, k and v of all rows, then attends, then does everything else. The rows of the first and the
-last step are independent, the heads of the second too: they are shared out among threads, which call a BLAS of one
-thread. What is shared out does not depend on their number, and so no bit of the result does.
+last step are independent, the heads of the second too: they are shared out among threads, each with a BLAS of one
+thread (but for Apple's, which has threads of its own). Up to 24 threads, what is shared out does not depend on their
+number, and so no bit of the result does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from cotcli.errors import ResourceError
 from cotcli.image import PreparedImage
 from cotcli.mllama.hparams import HParams, VisionHParams
 from cotcli.mllama.vision import inputs
-from cotcli.mllama.weights import WeightFile
+from cotcli.mllama.weights import WIDENED, WeightFile
 
 Array = npt.NDArray[np.float32]
+T = TypeVar("T")
 
-_PARTS = 24  # of the rows, where they are independent: most numbers of cores divide it
+_one_at_a_time = threading.Lock()  # each would put BLAS's threads back to what it found
+
+_PARTS = 24  # of the rows, where they are independent, for so many threads: at 11B shapes half of one is a fifth slower
 _QUERY_PARTS = 12  # of the rows, for each head: fewer, for that keeps BLAS efficient
 _FEWEST_ROWS = 32
 _KEYS = 804  # attended to at once: at 11B shapes the scores of a part of the rows take 1.7 MB, which a cache holds
@@ -44,34 +50,74 @@ class CpuTower:
         """Nothing is held between images."""
 
     def encode(self, image: PreparedImage, on_progress: Callable[[int, int], None] | None = None) -> Array:
-        """See ``vision.VisionTower``."""
+        """See ``vision.VisionTower``. Meanwhile all of the process's BLAS has one thread, and other images wait."""
         from threadpoolctl import threadpool_limits
 
         hp = self._file.hparams.vision
         total = hp.num_hidden_layers + hp.num_global_layers
         report = on_progress or (lambda done, total: None)
-        with threadpool_limits(1, "blas"), ThreadPoolExecutor(self._n_threads) as pool:
-            run = _Pass(self._file, image, pool)
-            run.embed()
-            report(0, total)
-            run.keep_state(0)
-            for i in range(hp.num_hidden_layers):
-                run.layer(f"v.blk.{i}")
-                run.keep_state(i + 1)
-                report(i + 1, total)
-            run.between()
-            for i in range(hp.num_global_layers):
-                run.layer(f"v.global_blk.{i}")
-                report(hp.num_hidden_layers + i + 1, total)
-            return run.project()
+        try:
+            with _one_at_a_time, threadpool_limits(1, "blas"), _Workers(self._n_threads) as workers:
+                run = _Pass(self._file, image, workers)
+                run.embed()
+                report(0, total)
+                run.keep_state(0)
+                for i in range(hp.num_hidden_layers):
+                    run.layer(f"v.blk.{i}")
+                    run.keep_state(i + 1)
+                    report(i + 1, total)
+                run.between()
+                for i in range(hp.num_global_layers):
+                    run.layer(f"v.global_blk.{i}")
+                    report(hp.num_hidden_layers + i + 1, total)
+                return run.project()
+        except MemoryError as error:
+            raise ResourceError("not enough memory for the vision tower", "Try fewer threads: --threads N") from error
+
+
+def libraries() -> str:
+    """The releases of NumPy and of its BLAS, and the kind of processor that this has chosen its code for."""
+    from threadpoolctl import threadpool_info
+
+    blas = [library for library in threadpool_info() if library["user_api"] == "blas"]
+    return " ".join([np.__version__, *(f"{b['internal_api']} {b['version']} {b.get('architecture')}" for b in blas)])
+
+
+class _Workers:
+    """Threads that share the parts of a step, with a BLAS of one thread each."""
+
+    def __init__(self, n_threads: int) -> None:
+        from threadpoolctl import threadpool_limits
+
+        self.n_threads = n_threads
+        # Where BLAS uses OpenMP, a limit is its own thread's; else it is the whole process's.
+        self._pool = ThreadPoolExecutor(n_threads, initializer=threadpool_limits, initargs=(1, "blas"))
+
+    def __enter__(self) -> _Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def share(self, work: Callable[..., T], parts: Iterable[tuple[Any, ...]]) -> list[T]:
+        """Does all parts of a step. When one fails, or Ctrl-C comes, those not begun are left.
+
+        Raises:
+            ResourceError: a thread cannot be started.
+        """
+        try:
+            futures = [self._pool.submit(work, *part) for part in parts]
+        except RuntimeError as error:
+            raise ResourceError(f"{self.n_threads} threads: {error}", "Try fewer: --threads N") from error
+        return [future.result() for future in futures]
 
 
 class _Pass:
     """The working memory of one image's way through the tower."""
 
-    def __init__(self, file: WeightFile, image: PreparedImage, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, file: WeightFile, image: PreparedImage, workers: _Workers) -> None:
         hp = file.hparams.vision
-        self._file, self._hparams, self._image, self._pool = file, hp, image, pool
+        self._file, self._hparams, self._image, self._workers = file, hp, image, workers
         self._rows = hp.max_num_tiles * hp.num_patches  # rows of the result
         self._real = image.num_tiles * hp.num_patches
         self._all = hp.max_num_tiles * hp.num_padded_patches
@@ -91,13 +137,13 @@ class _Pass:
         def embed(tile: int) -> None:
             table[tile, 1:] += patches[tile] @ weight.T
 
-        self._share(embed, [(tile,) for tile in range(image.num_tiles)])
+        self._workers.share(embed, [(tile,) for tile in range(image.num_tiles)])
         rows = table.reshape(self._rows, hp.hidden_size)
 
         def norm(part: slice) -> None:
             self._hidden[part] = self._layer_norm(rows[part], "v.pre_ln")
 
-        self._share(norm, self._parts(0, self._rows))
+        self._workers.share(norm, self._parts(0, self._rows))
 
     def keep_state(self, index: int) -> None:
         """Puts the hidden state into the result where it is one of the intermediate states, interleaved by feature."""
@@ -114,7 +160,7 @@ class _Pass:
         attn_gate = inputs.gate(file, f"{name}.attn_gate") if gated else 1.0
         ffn_gate = inputs.gate(file, f"{name}.ffn_gate") if gated else 1.0
         parts = ("attn_q", "attn_k", "attn_v", "attn_out", "ffn_up", "ffn_down")
-        q, k, v, out, up, down = self._pool.map(file.matrix, [f"{name}.{part}.weight" for part in parts])
+        q, k, v, out, up, down = self._workers.share(file.matrix, [(f"{name}.{part}.weight",) for part in parts])
         qk = np.concatenate([q, k])
         up_bias, down_bias = file.array(f"{name}.ffn_up.bias"), file.array(f"{name}.ffn_down.bias")
 
@@ -142,9 +188,9 @@ class _Pass:
             delta *= np.float32(ffn_gate)
             hidden += delta
 
-        self._share(project, self._parts(0, self._all))
+        self._workers.share(project, self._parts(0, self._all))
         queries = ((0, self._real, self._all), (self._real, self._all, self._real))
-        self._share(
+        self._workers.share(
             attend,
             [
                 (head, part, n_keys)
@@ -153,7 +199,7 @@ class _Pass:
                 for part in split(self._all, first, end, _QUERY_PARTS)
             ],
         )
-        self._share(finish, self._parts(0, self._all))
+        self._workers.share(finish, self._parts(0, self._all))
 
     def between(self) -> None:
         """Last LayerNorm of the local encoder and the second tile embedding, which the padding rows get too."""
@@ -162,7 +208,7 @@ class _Pass:
         def norm(part: slice) -> None:
             self._hidden[part] = self._layer_norm(self._hidden[part], "v.post_ln")
 
-        self._share(norm, self._parts(0, self._all))
+        self._workers.share(norm, self._parts(0, self._all))
         tile = inputs.second_tile_embedding(self._file, self._image.aspect_ratio_id)
         for rows in (self._hidden[: self._rows], self._hidden[self._rows :]):
             by_tile = rows.reshape(hp.max_num_tiles, -1, hp.hidden_size)
@@ -179,18 +225,13 @@ class _Pass:
             np.matmul(self._stack[part], weight.T, out=states[part])
             states[part] += bias
 
-        self._share(project, self._parts(0, self._rows))
+        self._workers.share(project, self._parts(0, self._rows))
         return states
 
     # -- parts of steps -------------------------------------------------------------------------------------------
 
-    def _share(self, work: Callable[..., None], parts: list[tuple[Any, ...]]) -> None:
-        """Does all parts of a step. When one fails, or Ctrl-C comes, those not begun are left."""
-        for _ in self._pool.map(lambda part: work(*part), parts):
-            pass
-
-    def _parts(self, first: int, end: int) -> list[tuple[slice]]:
-        return [(part,) for part in split(self._all, first, end, _PARTS)]
+    def _parts(self, first: int, end: int) -> Iterator[tuple[slice]]:
+        return ((part,) for part in split(self._all, first, end, _row_parts(self._workers.n_threads)))
 
     def _layer_norm(self, x: Array, name: str) -> Array:
         normed: Array = x - x.mean(axis=1, keepdims=True)
@@ -204,8 +245,8 @@ class _Pass:
 def attention(q: Array, k: Array, v: Array) -> Array:
     """softmax(q kᵀ) v, a block of keys at a time.
 
-    Exponentials are taken of the scores as they are, until one is too high for that: then, as in FlashAttention's
-    online softmax, of their distance to the highest.
+    Exponentials are taken of the scores as they are, unless a row's are too high for that, or all its first ones too
+    low: then, as in FlashAttention's online softmax, of their distance to the highest.
 
     Args:
         q: scaled queries, shape (n, head_dim).
@@ -236,7 +277,10 @@ def attention(q: Array, k: Array, v: Array) -> Array:
 
 
 def gelu_inplace(x: Array) -> None:
-    """x Φ(x), Φ the normal distribution function, to 1e-7: by Abramowitz and Stegun's formula 7.1.26 for erf."""
+    """x Φ(x) in the place of x, which lies without gaps; Φ is the normal distribution function.
+
+    By Abramowitz and Stegun's formula 7.1.26 for erf, to 4e-7.
+    """
     flat = x.reshape(-1)
     for start in range(0, len(flat), _ELEMENTS):
         part = flat[start : start + _ELEMENTS]
@@ -257,6 +301,10 @@ def gelu_inplace(x: Array) -> None:
         part -= tail
 
 
+def _row_parts(n_threads: int) -> int:
+    return _PARTS * -(-n_threads // _PARTS)
+
+
 def split(rows: int, first: int, end: int, parts: int) -> Iterator[slice]:
     """The parts of rows [first, end), each as large as one of so many ``parts`` of all ``rows``."""
     size = max(-(-rows // parts), _FEWEST_ROWS)
@@ -270,13 +318,15 @@ def working_memory(hparams: HParams, n_threads: int) -> int:
     rows, padded = hp.max_num_tiles * hp.num_patches, hp.max_num_tiles * hp.num_padded_patches
     attending = padded * (3 * hp.hidden_size + hp.attention_heads)  # q, k and v
     held = padded * hp.hidden_size + rows * hp.vision_output_dim + attending
-    patches = rows * hp.patch_width + hp.hidden_size * (hp.patch_width + (n_threads + 1) * hp.num_patches)
+    widening = 3 * min(WIDENED, hp.hidden_size * hp.patch_width)
+    patches = rows * hp.patch_width + hp.hidden_size * (hp.patch_width + (n_threads + 1) * hp.num_patches) + widening
     embedding = held + rows * hp.hidden_size + max(rows * hp.hidden_size, patches)
-    queries, part = (next(split(padded, 0, padded, parts)).stop for parts in (_QUERY_PARTS, _PARTS))
+    parts = _row_parts(n_threads)
+    queries, part = (next(split(padded, 0, padded, n)).stop for n in (_QUERY_PARTS, parts))
     heads = queries * (min(_KEYS, padded) + 4 * hp.head_dim)
     finishing = part * (2 * hp.hidden_size + hp.intermediate_size) + 4 * _ELEMENTS
-    layer = held + _layer_weights(hp) + n_threads * max(heads, finishing)
-    projecting = rows * (hp.vision_output_dim + text.hidden_size) + hp.vision_output_dim * text.hidden_size
+    layer = held + _layer_weights(hp) + max(n_threads * heads, min(n_threads, parts) * finishing)
+    projecting = rows * (hp.vision_output_dim + text.hidden_size) + hp.vision_output_dim * text.hidden_size + widening
     return int(4 * max(embedding, layer, projecting))
 
 
