@@ -5,7 +5,7 @@ Knows sequences and their tokens. Knows nothing of libllama: the engine carries 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -38,6 +38,22 @@ class Decode(NamedTuple):
 
 
 @dataclass(frozen=True)
+class PassSizes:
+    """How many columns go into a pass.
+
+    Attributes:
+        room: at most.
+        few: passes of up to so many are computed otherwise than larger ones. What alone would be a small one shares
+            only small ones, so that it comes out the same, or because it is faster.
+        many: passes of so many are as good as small ones, for what would be small alone; None if they never are.
+    """
+
+    room: int
+    few: int
+    many: int | None = None
+
+
+@dataclass(frozen=True)
 class Pass:
     """The columns of one pass, those of a sequence side by side.
 
@@ -56,38 +72,43 @@ class Pass:
     wanted: list[bool]
 
 
-def share_out(requests: Sequence[Decode], room: int, few: int, image_token: int) -> tuple[list[int], bool]:
-    """How many tokens of each request go into a pass of ``room``, and whether they are image tokens.
+def share_out(requests: Sequence[Decode], sizes: PassSizes, image_token: int) -> tuple[list[int], bool]:
+    """How many tokens of each request go into a pass, and whether they are image tokens.
 
     What the first request has next goes, and beside it what others have next, as far as that is as many tokens and the
     sequences are neighbours in the cache: any other batch libllama would split (``llama_batch_allocr::split_equal``).
     Image tokens go in as embeddings, so in a pass of their own, as soon as one is next: then all that come at the same
     place of several prompts share one.
-
-    Passes of up to ``few`` columns are computed otherwise than larger ones. What alone would be a small one shares only
-    small ones, so that it comes out the same.
     """
     at_image = [bool(tokens) and tokens[0] == image_token for _, tokens in requests]
     if any(at_image):
-        sizes = [int(flag) for flag in at_image]
+        next_tokens = [int(flag) for flag in at_image]
     else:
-        sizes = [_before(image_token, tokens[:room]) for _, tokens in requests]
+        next_tokens = [_before(image_token, tokens[: sizes.room]) for _, tokens in requests]
     counts = [0] * len(requests)
-    first = next((i for i, size in enumerate(sizes) if size), None)
+    first = next((i for i, count in enumerate(next_tokens) if count), None)
     if first is not None:
-        size = sizes[first]
-        # Inside the last layer a sequence has one column, so that there must be few sequences too.
-        most = max(1, min(few, (few if size <= few else room) // size))
-        alike = {sequence.id: i for i, (sequence, _) in enumerate(requests) if sizes[i] == size}
-        start = requests[first].sequence.id
-        end = start + 1
-        while end in alike and end - start < most:
-            end += 1
-        while start - 1 in alike and end - start < most:
-            start -= 1
-        for sequence_id in range(start, end):
-            counts[alike[sequence_id]] = size
+        count = next_tokens[first]
+        alike = {sequence.id: i for i, (sequence, _) in enumerate(requests) if next_tokens[i] == count}
+        own = requests[first].sequence.id
+        together = _neighbours(own, alike, sizes.room // count)
+        if sizes.many is None or len(together) * count < sizes.many:
+            # Inside the last layer a sequence has one column, so that there must be few sequences too.
+            most = min(sizes.few, (sizes.few if count <= sizes.few else sizes.room) // count)
+            together = _neighbours(own, alike, most)
+        for sequence_id in together:
+            counts[alike[sequence_id]] = count
     return counts, any(at_image)
+
+
+def _neighbours(own: int, others: Container[int], most: int) -> range:
+    """Ids side by side, its own among them, at most so many or else it alone; those after it first."""
+    start, end = own, own + 1
+    while end in others and end - start < most:
+        end += 1
+    while start - 1 in others and end - start < most:
+        start -= 1
+    return range(start, end)
 
 
 def lay_out(runs: Sequence[Decode], every: bool) -> Pass:

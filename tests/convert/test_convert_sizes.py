@@ -42,6 +42,8 @@ def test_memory_of_the_11b_models(tmp_path: Path) -> None:
             with path.open("wb") as out:
                 out.write(file.front)
                 out.truncate(file.file_bytes)
-        planned = plan(read_pair(language, WeightFile(mmproj)), EngineOptions(context_length=4096, threads=8).demand, [], 0)
+        planned = plan(
+            read_pair(language, WeightFile(mmproj)), EngineOptions(context_length=4096, threads=8).demand, [], 0
+        )
         for name in ELEVEN_B:
             assert specs()[name].memory_bytes[quant] == pytest.approx(planned.host.total, rel=0.005), (name, quant)
