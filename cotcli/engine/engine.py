@@ -48,7 +48,7 @@ _UNTILED = 7
 not seen to be faster (``ggml-cpu/tiled/tiled.cpp``, ``ggml_tiled_min_batch``)."""
 
 _REPACKED = 4, 16
-"""Columns that repacked K-quants are fast with, and from how many on again: on AVX-512, at 11B shapes, in tokens a second,
+"""Columns that repacked K-quants are fast with, and from how many on again. Tokens a second on AVX-512, at 11B shapes:
 6.5 with four, 5.0 with eight, 9.0 with sixteen."""
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
