@@ -1,10 +1,13 @@
 """What a token costs with a picture, beside what libllama alone needs for the self-attention layers.
 
     python -m benchmarks.decode PAIR --tokens 40
+    python -m benchmarks.decode --tokens 200
 
-Times one token after the other, in turn: of libllama alone, by its C interface and without a callback; of the engine
-without a picture, where the callback runs and leaves every column as it is; and of the engine with a picture of four
-tiles. What a token reads is the language file without its table of embeddings, and the cross-attention layers besides.
+Times tokens in turn: of libllama alone, by its C interface and without a callback; of the engine without a picture,
+where the callback runs and leaves every column as it is; and of the engine with a picture of four tiles. What a token
+reads is the language file without its table of embeddings, and the cross-attention layers besides. Without PAIR they are
+of random weights as deep as LLaVA-CoT and a sixtieth as wide: the callback costs the same there, and does not drown in
+the noise.
 """
 
 from __future__ import annotations
@@ -16,10 +19,14 @@ from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from benchmarks.figures import Figure, add_json_argument, report
+from benchmarks.random_checkpoint import LLAVA_COT
+from benchmarks.small_checkpoints import Recipe, write_checkpoint
+from convert import convert
 from cotcli.engine import Engine, EngineOptions
 from cotcli.memory import read_pair
 from cotcli.mllama.weights import WeightFile
@@ -84,7 +91,19 @@ def bytes_read(files: ResolvedModel) -> tuple[int, int]:
     return sum(tensor.n_bytes for tensor in own), sum(tensor.n_bytes for tensor in cross)
 
 
+def narrow_pair(folder: Path) -> ResolvedModel:
+    """Random weights of LLaVA-CoT's layers, 64 wide."""
+    cross = LLAVA_COT.text.cross_attention_layers
+    recipe = Recipe(
+        hidden_size=64, intermediate_size=128, layers=LLAVA_COT.text.num_hidden_layers, cross_attention_layers=cross
+    )
+    write_checkpoint(folder / "checkpoint", recipe)
+    return resolve(str(convert(folder / "checkpoint", folder, "q8_0", name="narrow").language))
+
+
 def _milliseconds(decode: Callable[[], object]) -> float:
+    """Of the second of two tokens: libllama makes its graph anew for the first after another sequence's."""
+    decode()
     begin = time.perf_counter()
     decode()
     return (time.perf_counter() - begin) * 1e3
@@ -101,7 +120,7 @@ def measure(files: ResolvedModel, engine: Engine, tokens: int) -> list[Figure]:
     engine.prefill(without, list(range(_PROMPT)))
     engine.prefill(with_image, [0, engine.image_token, *range(_PROMPT - 2)])
     times: list[tuple[float, float, float]] = []
-    with closing(BareLlama(files.language, engine.threads, _PROMPT + tokens)) as bare:
+    with closing(BareLlama(files.language, engine.threads, _PROMPT + 2 * tokens)) as bare:
         for token in range(_PROMPT):
             bare.decode(token)
         for token in range(tokens):
@@ -134,13 +153,17 @@ def measure(files: ResolvedModel, engine: Engine, tokens: int) -> list[Figure]:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="a name or a path, as for cotcli --model")
+    parser.add_argument("model", nargs="?", help="a name or a path, as for cotcli --model")
     parser.add_argument("--tokens", type=int, default=40)
     parser.add_argument("--threads", type=int)
     add_json_argument(parser)
     given = parser.parse_args()
-    files = resolve(given.model)
-    options = EngineOptions(threads=given.threads, context_length=_PROMPT + given.tokens, max_sequences=2)
+    with TemporaryDirectory() as folder:
+        _report(given, resolve(given.model) if given.model else narrow_pair(Path(folder)))
+
+
+def _report(given: argparse.Namespace, files: ResolvedModel) -> None:
+    options = EngineOptions(threads=given.threads, context_length=_PROMPT + 2 * given.tokens, max_sequences=2)
     with Engine(files.language, files.mmproj, options) as engine:
         report(measure(files, engine, given.tokens), given.json)
 

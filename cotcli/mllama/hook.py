@@ -69,6 +69,7 @@ class CrossAttentionHook:
         self._reused_before = -1
         self._fresh_pass = True
         self._known_nodes = False
+        self._is_quick = False  # nothing to look for but the known nodes
         self._columns: Sequence[ColumnGroup] = ()
         self._output_columns: Sequence[int] = ()
         self._n_columns = 0
@@ -93,6 +94,7 @@ class CrossAttentionHook:
         self._runs = dict.fromkeys(self._layer_after, 0)
         self._failure = None
         self._fresh_pass = True
+        self._is_quick = False
 
     def check(self) -> None:
         """Raises what went wrong in the decode just done, be it an exception in the hook or a hook that did not run."""
@@ -104,8 +106,10 @@ class CrossAttentionHook:
             self._nodes.clear()
             raise CotcliError(f"llama.cpp did not evaluate {', '.join(missed)} once: its graph is not the expected one")
 
-    def on_node(self, node: int, ask: bool) -> bool:
-        """``ggml_backend_sched_eval_callback``; never raises."""
+    def on_node(self, node: int, ask: bool, _: object = None) -> bool:
+        """``ggml_backend_sched_eval_callback``; never raises. Called for each of a thousand nodes and more."""
+        if self._is_quick and node not in self._nodes:
+            return False
         try:
             if self._failure is not None:
                 return ask  # want every node and refuse the next: ends the evaluation at once
@@ -121,7 +125,7 @@ class CrossAttentionHook:
             return True
         except BaseException as error:
             self._failure = error
-            self._known_nodes = False
+            self._known_nodes = self._is_quick = False
             self._nodes.clear()
             return ask
 
@@ -149,6 +153,7 @@ class CrossAttentionHook:
         self._reused_before = reused
         if not self._known_nodes:
             self._nodes.clear()
+        self._is_quick = self._known_nodes and self._n_columns < _LONG_DECODE
 
     def _look_up(self, node: int) -> bytes | None:
         name: bytes = ggml.get_name(node)

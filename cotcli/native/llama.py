@@ -26,7 +26,7 @@ MAX_SEQUENCES = int(llama_cpp.llama_max_parallel_sequences())
 """Most that a context can hold (LLAMA_MAX_SEQ)."""
 KV_TYPES = {"f32": ggml.F32, "f16": ggml.F16}
 FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
-NodeCallback = Callable[[int, bool], bool]
+NodeCallback = Callable[[int, bool, Any], bool]
 
 
 class LlamaModel(ggml.Handle):
@@ -186,7 +186,7 @@ class LlamaContext(ggml.Handle):
         flash_attention: str,
         offload: bool,
     ) -> None:
-        self._callback = llama_cpp.ggml_backend_sched_eval_callback(lambda node, ask, _: on_node(node, ask))
+        self._callback = llama_cpp.ggml_backend_sched_eval_callback(on_node)
         params = llama_cpp.llama_context_default_params()
         params.n_ctx, params.n_seq_max = n_ctx * n_seq_max, n_seq_max
         params.n_batch = params.n_ubatch = n_ubatch
