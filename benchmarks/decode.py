@@ -5,9 +5,10 @@
 
 Times tokens in turn: of libllama alone, by its C interface and without a callback; of the engine without a picture,
 where the callback runs and leaves every column as it is; and of the engine with a picture of four tiles. What a token
-reads is the language file without its table of embeddings, and the cross-attention layers besides. Without PAIR they are
-of random weights as deep as LLaVA-CoT and a sixtieth as wide: the callback costs the same there, and does not drown in
-the noise.
+reads is the language file without its table of embeddings, and the cross-attention layers besides.
+
+Without PAIR they are of random weights as deep as LLaVA-CoT and a sixtieth as wide: the callback costs the same there,
+and does not drown in the noise.
 """
 
 from __future__ import annotations
