@@ -23,7 +23,9 @@ def measure(model: str, picture: Path, rounds: int) -> list[Figure]:
     """Everything, `rounds` times each where that takes no hours."""
     files = resolve(model)
     figures = startup.measure(model, picture, rounds, max_tokens=8)
-    with Engine(files.language, files.mmproj, EngineOptions(context_length=512, max_sequences=2)) as engine:
+    with Engine(
+        files.language, files.mmproj, EngineOptions(context_length=20 * rounds + 32, max_sequences=2)
+    ) as engine:
         figures += tower.measure(engine, (4, 1), rounds)
         figures += decode.measure(files, engine, 10 * rounds)
     figures += second_question.measure(model, picture)

@@ -9,6 +9,13 @@ from cotcli.engine.passes import Decode, PassSizes, TokenSequence, share_out
 IMAGE = 99
 
 
+def test_an_image_goes_alone_with_other_images() -> None:
+    """And a first request takes along those before it in the cache, up to a gap."""
+    tokens = {3: [IMAGE, 1], 2: [IMAGE], 1: [1, 1], 5: [IMAGE]}
+    requests = [Decode(TokenSequence(number, None), rest) for number, rest in tokens.items()]
+    assert share_out(requests, PassSizes(128, 128), IMAGE) == ([1, 1, 0, 0], True)
+
+
 def shared(sizes: PassSizes, *lengths: int) -> list[int]:
     """Of sequences side by side that have so many tokens to come: how many of each go into the first pass."""
     requests = [Decode(TokenSequence(number, None), [1] * length) for number, length in enumerate(lengths)]
@@ -49,6 +56,9 @@ def test_a_token_each(sizes: PassSizes, at_once: int, together: int) -> None:
         (PassSizes(128, 4, 16), (4, 4, 4), [4, 0, 0]),
         (PassSizes(128, 4, 16), (9,) * 9, [9] * 9),
         (PassSizes(8, 8), (100, 100), [8, 0]),
+        (PassSizes(4, 7), (2, 2, 2), [2, 2, 0]),
+        (PassSizes(2, 4, 16), (2, 2), [2, 0]),
+        (PassSizes(2, 4, 16), (1, 1, 1), [1, 1, 0]),
         (PassSizes(8, 8), (0, 3, 3, 2), [0, 3, 3, 0]),
     ],
     ids=str,

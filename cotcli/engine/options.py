@@ -28,7 +28,7 @@ class EngineOptions:
         ubatch: most tokens in one pass; None takes 128 on a CPU, where more gains nothing and keeps Ctrl-C waiting,
             and 512 on devices.
         repack: copy K-quants and others into the CPU's own layout, which takes their size in memory. On AVX-512, passes
-            of up to three columns gain nothing by it. Larger ones do, and round sums differently: what is written
+            of four columns, and of sixteen and more, gain by it, and round sums differently: what is written
             beside an answer may then change its text.
         kv_type: "f16" or "f32" for both key-value caches; None keeps f32 weights at f32 and takes f16 otherwise.
 

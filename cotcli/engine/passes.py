@@ -45,7 +45,7 @@ class PassSizes:
         room: at most.
         few: passes of up to so many are computed otherwise than larger ones. What alone would be a small one shares
             only small ones, so that it comes out the same, or because it is faster.
-        many: passes of so many are as good as small ones, for what would be small alone; None if they never are.
+        many: passes of so many, or more, are as good as small ones; None if they never are.
     """
 
     room: int
@@ -91,10 +91,11 @@ def share_out(requests: Sequence[Decode], sizes: PassSizes, image_token: int) ->
         count = next_tokens[first]
         alike = {sequence.id: i for i, (sequence, _) in enumerate(requests) if next_tokens[i] == count}
         own = requests[first].sequence.id
+        few = min(sizes.few, sizes.room)
         together = _neighbours(own, alike, sizes.room // count)
         if sizes.many is None or len(together) * count < sizes.many:
             # Inside the last layer a sequence has one column, so that there must be few sequences too.
-            most = min(sizes.few, (sizes.few if count <= sizes.few else sizes.room) // count)
+            most = min(few, (few if count <= few else sizes.room) // count)
             together = _neighbours(own, alike, most)
         for sequence_id in together:
             counts[alike[sequence_id]] = count

@@ -149,7 +149,7 @@ class CrossAttentionHook:
         """Addresses of nodes hold as long as libllama goes on with the same graph, which ``n_reused`` tells."""
         self._fresh_pass = False
         reused = self._n_reused()
-        self._known_nodes = bool(self._nodes) and reused == self._reused_before + 1
+        self._known_nodes = len(self._nodes) == len(self._layer_after) and reused == self._reused_before + 1
         self._reused_before = reused
         if not self._known_nodes:
             self._nodes.clear()
