@@ -66,6 +66,18 @@ def note(record: Path, **facts: Any) -> None:
         file.write(json.dumps(facts) + "\n")
 
 
+def parse_arguments(description: str | None, *own: str) -> argparse.Namespace:
+    """Of a runtime's process: those of its ``own``, and what all are given after them."""
+    parser = argparse.ArgumentParser(description=description)
+    for name in own:
+        parser.add_argument(name)
+    parser.add_argument("picture", type=Path)
+    parser.add_argument("question")
+    parser.add_argument("tokens", type=int)
+    parser.add_argument("record", type=Path)
+    return parser.parse_args()
+
+
 def failure(stderr: str) -> str:
     """Of all that a process has said, why it failed: where Rust panicked and its message, or else the last line."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]

@@ -5,12 +5,10 @@ Works on the engine, not on `cotcli ask`, so that an answer has as many tokens a
 
 from __future__ import annotations
 
-import argparse
 import time
 from importlib.metadata import version
-from pathlib import Path
 
-from benchmarks.beside import note
+from benchmarks.beside import note, parse_arguments
 from cotcli.engine import Engine, EngineOptions, TokenSequence
 from cotcli.image import load_image, prepare_image
 from cotcli.prompt import build_prompt
@@ -31,13 +29,7 @@ def write(engine: Engine, sequence: TokenSequence, count: int) -> tuple[list[int
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model")
-    parser.add_argument("picture", type=Path)
-    parser.add_argument("question")
-    parser.add_argument("tokens", type=int)
-    parser.add_argument("record", type=Path)
-    given = parser.parse_args()
+    given = parse_arguments(__doc__, "model")
     files = resolve(given.model)
     begin = time.perf_counter()
     with Engine(files.language, files.mmproj, EngineOptions(context_length=_CONTEXT)) as engine:

@@ -6,9 +6,7 @@ prompt with their states, and passes of one token each with the cache. Attention
 
 from __future__ import annotations
 
-import argparse
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +15,7 @@ from PIL import Image
 from transformers import AutoTokenizer, MllamaForConditionalGeneration
 from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
 
-from benchmarks.beside import note
+from benchmarks.beside import note, parse_arguments
 
 _HEAD = "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n"
 _TAIL = "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
@@ -36,14 +34,7 @@ def write(model: Any, logits: Any, cache: Any, count: int, **constant: Any) -> t
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("dtype")
-    parser.add_argument("picture", type=Path)
-    parser.add_argument("question")
-    parser.add_argument("tokens", type=int)
-    parser.add_argument("record", type=Path)
-    given = parser.parse_args()
+    given = parse_arguments(__doc__, "checkpoint", "dtype")
     dtype = getattr(torch, given.dtype)
     with torch.inference_mode():
         begin = time.perf_counter()

@@ -105,10 +105,11 @@ def root() -> Any:
 
 def _make(name: str) -> Any:
     module = import_module(f"cotcli.cli.{name}")
-    one = getattr(module, "app", None)
-    if one is None:
+    if hasattr(module, "app"):
+        command: Any = typer.main.get_group(module.app)
+    else:
         one = typer.Typer(add_completion=False, **_PLAIN)
         one.command(name)(getattr(module, name))
-    command: Any = typer.main.get_command(one)
+        command = typer.main.get_command(one)
     command.name = name
     return command

@@ -19,7 +19,6 @@ app = typer.Typer(
     help="What is set outside the command line.",
     epilog="The file is TOML. What commands share stands at its top, what is one's own in its table, such as [ask].",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
 )
 _DEFAULT = "default"

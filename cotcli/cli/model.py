@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from cotcli.registry import ResolvedModel, Traces
     from cotcli.specs import ModelSpec
 
-app = typer.Typer(
-    help="Models: install, look at, check, remove.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
-)
+app = typer.Typer(help="Models: install, look at, check, remove.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.command("ls")

@@ -8,6 +8,7 @@ padding; so padding queries attend to the real tokens and all others to everythi
 
 the real keys are a prefix and two unmasked attentions do. The first two parts are also the order of the result.
 
+    steps.py      the order of the steps
     inputs.py     what is added to the patches, and the patches
     on_cpu.py     the tower in NumPy
     on_device.py  the tower as ggml graphs, for all other devices

@@ -23,6 +23,7 @@ from cotcli.errors import ResourceError
 from cotcli.image import PreparedImage
 from cotcli.mllama.hparams import HParams, VisionHParams
 from cotcli.mllama.vision import inputs
+from cotcli.mllama.vision.steps import take
 from cotcli.mllama.weights import WIDENED, WeightFile
 
 Array = npt.NDArray[np.float32]
@@ -53,24 +54,9 @@ class CpuTower:
         """See ``vision.VisionTower``. Meanwhile all of the process's BLAS has one thread, and other images wait."""
         from threadpoolctl import threadpool_limits
 
-        hp = self._file.hparams.vision
-        total = hp.num_hidden_layers + hp.num_global_layers
-        report = on_progress or (lambda done, total: None)
         try:
             with _one_at_a_time, threadpool_limits(1, "blas"), _Workers(self._n_threads) as workers:
-                run = _Pass(self._file, image, workers)
-                run.embed()
-                report(0, total)
-                run.keep_state(0)
-                for i in range(hp.num_hidden_layers):
-                    run.layer(f"v.blk.{i}")
-                    run.keep_state(i + 1)
-                    report(i + 1, total)
-                run.between()
-                for i in range(hp.num_global_layers):
-                    run.layer(f"v.global_blk.{i}")
-                    report(hp.num_hidden_layers + i + 1, total)
-                return run.project()
+                return take(_Pass(self._file, image, workers), self._file.hparams.vision, on_progress)
         except MemoryError as error:
             raise ResourceError("not enough memory for the vision tower", "Try fewer threads: --threads N") from error
 
@@ -126,10 +112,9 @@ class _Pass:
         self._v = np.ones((self._all, hp.attention_heads, hp.head_dim + 1), np.float32)  # the ones add the weights up
         self._stack = np.empty((self._rows, hp.vision_output_dim), np.float32)
 
-    # -- steps, in the order of the data path ---------------------------------------------------------------------
+    # -- steps, see ``steps.Steps`` -------------------------------------------------------------------------------
 
     def embed(self) -> None:
-        """Patch, tile and position embeddings, class tokens, first LayerNorm; padding rows are zero after it."""
         hp, image = self._hparams, self._image
         table = inputs.position_table(self._file, image.aspect_ratio_id)
         patches, weight = inputs.patches(image, hp.patch_size), self._file.matrix("v.patch_embd.weight")
@@ -146,7 +131,6 @@ class _Pass:
         self._workers.share(norm, self._parts(0, self._rows))
 
     def keep_state(self, index: int) -> None:
-        """Puts the hidden state into the result where it is one of the intermediate states, interleaved by feature."""
         hp = self._hparams
         interleaved = self._stack[:, hp.hidden_size :].reshape(self._rows, hp.hidden_size, len(hp.intermediate_states))
         for slot, wanted in enumerate(hp.intermediate_states):
@@ -154,7 +138,6 @@ class _Pass:
                 interleaved[:, :, slot] = self._hidden[: self._rows]
 
     def layer(self, name: str) -> None:
-        """One encoder layer (transformers MllamaVisionEncoderLayer); layers of the global encoder are gated."""
         hp, file = self._hparams, self._file
         gated = name.startswith("v.global_blk")
         attn_gate = inputs.gate(file, f"{name}.attn_gate") if gated else 1.0
@@ -202,7 +185,6 @@ class _Pass:
         self._workers.share(finish, self._parts(0, self._all))
 
     def between(self) -> None:
-        """Last LayerNorm of the local encoder and the second tile embedding, which the padding rows get too."""
         hp = self._hparams
 
         def norm(part: slice) -> None:
@@ -215,7 +197,6 @@ class _Pass:
             by_tile += tile
 
     def project(self) -> Array:
-        """The final state joins the intermediate ones; the projector takes them to the language model's width."""
         self._stack[:, : self._hparams.hidden_size] = self._hidden[: self._rows]
         del self._hidden, self._qk, self._v  # room for the result
         weight, bias = self._file.matrix("mm.0.weight"), self._file.array("mm.0.bias")

@@ -16,6 +16,7 @@ from cotcli.mllama.chunks import DEVICE_FLOPS, most_rows, split_rows
 from cotcli.mllama.hparams import HParams, VisionHParams
 from cotcli.mllama.tensor_names import mmproj_tensors
 from cotcli.mllama.vision import inputs
+from cotcli.mllama.vision.steps import take
 from cotcli.mllama.weights import WeightFile
 from cotcli.native import ggml, ggml_backend
 from cotcli.native.ggml import Arena, Tensor
@@ -46,22 +47,8 @@ class DeviceTower:
         self, image: PreparedImage, on_progress: Callable[[int, int], None] | None = None
     ) -> npt.NDArray[np.float32]:
         """See ``vision.VisionTower``."""
-        hp = self._hparams
-        total = hp.num_hidden_layers + hp.num_global_layers
-        report = on_progress or (lambda done, total: None)
-        with _Pass(self, image) as run:
-            run.embed()
-            report(0, total)
-            run.keep_state(0)
-            for i in range(hp.num_hidden_layers):
-                run.layer(f"v.blk.{i}")
-                run.keep_state(i + 1)
-                report(i + 1, total)
-            run.between()
-            for i in range(hp.num_global_layers):
-                run.layer(f"v.global_blk.{i}")
-                report(hp.num_hidden_layers + i + 1, total)
-            return run.project()
+        with _Pass(self, image) as steps:
+            return take(steps, self._hparams, on_progress)
 
 
 class _Pass:
@@ -90,10 +77,9 @@ class _Pass:
         self._buffer.close()
         self._arena.close()
 
-    # -- steps, in the order of the data path ---------------------------------------------------------------------
+    # -- steps, see ``steps.Steps`` -------------------------------------------------------------------------------
 
     def embed(self) -> None:
-        """Patch, tile and position embeddings, class tokens, first LayerNorm; padding rows are zero after it."""
         hp, tower = self._tower._hparams, self._tower
         tiles, patches = self._image.num_tiles, hp.num_patches
         table = inputs.position_table(tower._file, self._image.aspect_ratio_id)
@@ -129,7 +115,6 @@ class _Pass:
                 )
 
     def keep_state(self, index: int) -> None:
-        """Puts the hidden state into the result where it is one of the intermediate states, interleaved by feature."""
         hp = self._tower._hparams
         for slot, wanted in enumerate(hp.intermediate_states):
             if wanted != index:
@@ -146,7 +131,6 @@ class _Pass:
                 self._compute(arena, arena.cpy(state, place))
 
     def layer(self, name: str) -> None:
-        """One encoder layer (transformers MllamaVisionEncoderLayer); layers of the global encoder are gated."""
         hp, weights, file = self._tower._hparams, self._tower._weights, self._tower._file
         gated = name.startswith("v.global_blk")
         attn_gate = inputs.gate(file, f"{name}.attn_gate") if gated else None
@@ -183,7 +167,6 @@ class _Pass:
                 self._compute(arena, arena.add_inplace(hidden, delta))
 
     def between(self) -> None:
-        """Last LayerNorm of the local encoder and the second tile embedding, which the padding rows get too."""
         hp, tower = self._tower._hparams, self._tower
         row_bytes = hp.hidden_size * 4
         with Arena(32, _GRAPH_SIZE) as arena, Arena(2) as given:
@@ -204,7 +187,6 @@ class _Pass:
                 self._compute(arena, *outputs)
 
     def project(self) -> npt.NDArray[np.float32]:
-        """The final state joins the intermediate ones; the projector takes them to the language model's width."""
         hp, weights = self._tower._hparams, self._tower._weights
         width, out = hp.vision_output_dim, self._tower._file.hparams.text.hidden_size
         with Arena(8, _GRAPH_SIZE) as arena:
