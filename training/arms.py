@@ -37,12 +37,12 @@ from cotcli.shapes.questions import KINDS
 from cotcli.shapes.scenes import make_scene
 from training.arguments import between
 from training.batches import Batch, BatchOptions, cross_attention_mask, preprocess
-from training.files import write_whole
+from training.files import aside, write_whole
 from training.greedy import greedy_answers
 from training.held_out import MAX_ITEMS, held_out, score
 from training.model import WIDTH
 from training.settings import RUN, OtherRun, keep_settings, read_settings
-from training.train import Fit, Learner, Options, Phase, load, save_whole
+from training.train import Fit, Learner, Options, Phase, load
 
 _CHUNK = 64
 _position = 0  # the line of this process's progress bars
@@ -173,7 +173,8 @@ def look(out: Path, tower: dict[str, torch.Tensor], scenes: int) -> None:
             found = sees(**images).last_hidden_state
             states.append(found.reshape(found.shape[0], -1, found.shape[-1]).half())
             tiles.append(images["aspect_ratio_mask"])
-    save_whole({"states": torch.cat(states), "tiles": torch.cat(tiles)}, out / "seen.pt")
+    with aside(out / "seen.pt") as part:
+        torch.save({"states": torch.cat(states), "tiles": torch.cat(tiles)}, part)
 
 
 def run(trial: Trial, comparison: Comparison) -> dict[str, object]:

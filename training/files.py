@@ -8,17 +8,28 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 PART = ".part"
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Written aside and renamed: no reader meets half of it, and a stop leaves what was there."""
+@contextmanager
+def aside(path: Path) -> Iterator[Path]:
+    """Where to write a file; at the block's end it gets its name, so that no reader meets half of it.
+
+    An error or a stop leaves what was there.
+    """
     part = path.with_name(path.name + PART)
-    part.write_text(text, encoding="utf-8")
+    yield part
     os.replace(part, path)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a text file, whole or not at all."""
+    with aside(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def foreign_file(folder: Path, picture: Callable[[int], str], number: int, lists: Mapping[str, Any]) -> str | None:

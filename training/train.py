@@ -33,7 +33,7 @@ from transformers import MllamaForConditionalGeneration
 from cotcli.shapes.scenes import COLOURS, GRID, MAX_OBJECTS, SHAPES, SIZES
 from training.arguments import between
 from training.batches import IGNORE, Batch, Batcher, BatchOptions, Images, Texts
-from training.files import write_whole
+from training.files import aside, write_whole
 from training.model import (
     CROSS_ATTENTION_LAYERS,
     WIDTH,
@@ -321,14 +321,8 @@ class Fit:
             "step": self.step,
             "elapsed": self.elapsed,
         }
-        save_whole(state, self.path)
-
-
-def save_whole(value: dict[str, Any], path: Path) -> None:
-    """torch.save, whole or not at all."""
-    partial = path.with_suffix(".partial")
-    torch.save(value, partial)
-    os.replace(partial, path)
+        with aside(self.path) as part:
+            torch.save(state, part)
 
 
 def load(named: list[tuple[str, nn.Parameter]], weights: dict[str, torch.Tensor]) -> None:
