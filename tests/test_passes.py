@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cotcli.engine.passes import Decode, PassSizes, TokenSequence, share_out
+from cotcli.engine.passes import Decode, PassSizes, share_out
+from cotcli.engine.sequences import TokenSequence
 
 IMAGE = 99
 

@@ -14,8 +14,6 @@ language model comes in through the cross-attention hook.
 from __future__ import annotations
 
 import atexit
-import heapq
-import platform
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
@@ -26,8 +24,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cotcli.engine.options import EngineOptions
-from cotcli.engine.passes import Decode, PassSizes, TokenSequence, lay_out, share_out
-from cotcli.errors import ContextFullError, CotcliError, ModelError, ResourceError
+from cotcli.engine.passes import Decode, PassSizes, lay_out, share_out
+from cotcli.engine.sequences import SequenceTable, TokenSequence
+from cotcli.errors import ContextFullError, CotcliError, ModelError
 from cotcli.image import PreparedImage
 from cotcli.memory import read_pair
 from cotcli.mllama import vision
@@ -42,15 +41,6 @@ from cotcli.native.llama import KV_TYPES, LlamaBatch, LlamaContext, LlamaModel
 from cotcli.placement import TINY_MODEL, place
 
 T = TypeVar("T")
-
-_UNTILED = 7
-"""Most columns that ggml's x86 kernels multiply with K-quants one by one; tiles of more round sums otherwise, and were
-not seen to be faster (``ggml-cpu/tiled/tiled.cpp``, ``ggml_tiled_min_batch``)."""
-
-_REPACKED = 4, 16
-"""Columns that repacked K-quants are fast with, and from how many on again. In tokens a second of a prompt without a
-picture, at 11B shapes on AVX-512: 6.5 with four, 5.0 with eight, 4.9 with twelve, 9.0 with sixteen.
-Not tried elsewhere."""
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
@@ -134,18 +124,12 @@ class Engine:
                 f"{language} and {mmproj} do not belong together", "Convert the checkpoint again: cotcli convert SRC"
             )
         self.kv_type, self.ubatch = self.placement.plan.kv_type, self.placement.plan.ubatch
-        is_x86 = platform.machine().lower() in ("x86_64", "amd64")
-        takes_k_quants = is_x86 and pair.has_k_quants and self.placement.gpu_layers == 0
-        if not takes_k_quants:
-            self._sizes = PassSizes(self.ubatch, self.ubatch)
-        elif options.repack:
-            self._sizes = PassSizes(self.ubatch, *_REPACKED)
-        else:
-            self._sizes = PassSizes(self.ubatch, _UNTILED)
+        offload = self.placement.gpu_layers > 0
+        cpu_k_quants = pair.has_k_quants and not offload
+        self._sizes = PassSizes.of(self.ubatch, cpu_k_quants=cpu_k_quants, repacked=options.repack)
         self._backends: dict[ggml_backend.Device, ggml_backend.Backend] = {}
         self._open.append(self._close_backends)
         self._hook = CrossAttentionHook(self._file, self._backend_of, lambda: self.context.n_reused)
-        offload = self.placement.gpu_layers > 0
         self.context = self._own(
             LlamaContext(
                 self.model,
@@ -165,8 +149,7 @@ class Engine:
         self._token_batch = self._own(LlamaBatch(self.ubatch))
         self._embedding_batch = self._own(LlamaBatch(options.max_sequences, text.hidden_size))
         self._image_embedding = self._file.array("mm.image_token_embd.weight")
-        self._free_ids = list(range(options.max_sequences))  # a heap
-        self._sequences: set[TokenSequence] = set()
+        self._sequences = SequenceTable(self.context, options.max_sequences)
         self._images: weakref.WeakSet[ImageKV] = weakref.WeakSet()
         self._open.append(self._close_images)
         self._tower: VisionTower | None = None
@@ -259,64 +242,24 @@ class Engine:
         Raises:
             ResourceError: ``max_sequences`` are in use.
         """
-        sequence = TokenSequence(self._take_id(), image.retain() if image else None)
-        self._sequences.add(sequence)
-        return sequence
+        return self._sequences.new(image)
 
     def fork(self, sequence: TokenSequence) -> TokenSequence:
         """A sequence with the same tokens and image; it shares the image's memory, and copies that of the tokens."""
-        twin = TokenSequence(
-            self._take_id(),
-            sequence.image.retain() if sequence.image else None,
-            sequence.length,
-            sequence.image_at,
-            sequence.output,
-        )
-        self.context.copy(sequence.id, twin.id)
-        self._sequences.add(twin)
-        return twin
+        return self._sequences.copy(sequence)
 
     def drop(self, sequence: TokenSequence) -> None:
         """Ends a sequence and frees what only it held."""
         if sequence not in self._sequences:
             return
         with interrupt.deferred():
-            self._sequences.remove(sequence)
-            self.context.remove(sequence.id)
-            heapq.heappush(self._free_ids, sequence.id)
-            if sequence.image is not None:
-                self.release_image(sequence.image)
-                sequence.image = None
+            image = self._sequences.remove(sequence)
+            if image is not None:
+                self.release_image(image)
 
     def truncate(self, sequence: TokenSequence, length: int) -> None:
         """Forgets the tokens from position ``length`` on, the image token too if it is among them."""
-        self.context.remove(sequence.id, length)
-        sequence.length, sequence.output = length, None
-        if sequence.image_at is not None and sequence.image_at >= length:
-            sequence.image_at = None
-
-    def _take_id(self) -> int:
-        if not self._free_ids:
-            raise ResourceError(
-                f"all {self.options.max_sequences} sequences are in use",
-                "Load the model with more: cotcli.load(..., max_sequences=N)",
-            )
-        return heapq.heappop(self._free_ids)
-
-    def _close_gaps(self, requests: Sequence[Decode]) -> None:
-        """Puts the last sequences where others have ended, if that parts those asked for: only neighbours in the cache
-        can share a pass. A move copies a sequence's whole part of the cache."""
-        ids = [sequence.id for sequence, _ in requests]
-        if not any(min(ids) < free < max(ids) for free in self._free_ids if ids):
-            return
-        for sequence in sorted(self._sequences, key=lambda sequence: -sequence.id):
-            if self._free_ids[0] > sequence.id:
-                return
-            with interrupt.deferred():
-                place = heapq.heapreplace(self._free_ids, sequence.id)
-                self.context.copy(sequence.id, place)
-                self.context.remove(sequence.id)
-                sequence.id = place
+        self._sequences.truncate(sequence, length)
 
     # -- decoding -------------------------------------------------------------------------------------------------
 
@@ -355,7 +298,7 @@ class Engine:
         """
         if len({id(sequence) for sequence, _ in requests}) != len(requests):
             raise CotcliError("a sequence stands twice in one request")
-        self._close_gaps(requests)
+        self._sequences.bring_together(sequence for sequence, _ in requests)
         counts, embedding = share_out(requests, self._sizes, self.image_token)
         runs = [Decode(sequence, tokens[:n]) for (sequence, tokens), n in zip(requests, counts, strict=True) if n]
         for sequence, tokens in runs:
