@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from rich.progress import track
 from rich.table import Table
 
 from convert import convert
+from cotcli.errors import CotcliError
 from cotcli.generate import Reasoner, load
 from cotcli.scoring import log_softmax
 from cotcli.shapes.scenes import draw
@@ -68,16 +69,32 @@ def measure(model: Reasoner, name: str, items: list[Item], base: list[LogProbs],
     return Loss(float(divergence.mean()), float(agreement.mean()), score(items, answers)[0])
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.quantization",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--types", nargs="+", default=["f32", "f16", "q8_0", "q4_k_m"])
     parser.add_argument("--scenes", type=between(1, MAX_ITEMS), default=500)
-    parser.add_argument("--kl-scenes", type=int, default=100, help="of these, for the divergence")
+    parser.add_argument("--kl-scenes", type=between(1, MAX_ITEMS), default=100, help="of these, for the divergence")
     parser.add_argument("--seed", type=between(0, MAX_SET), default=0, help="which held-out set")
-    parser.add_argument("--threads", type=int)
-    given = parser.parse_args()
+    parser.add_argument("--threads", type=between(1, 512))
+    given = parser.parse_args(arguments)
+    try:
+        compare(given)
+    except CotcliError as error:
+        parser.error(" ".join([error.message, *([error.hint] if error.hint else [])]))
+
+
+def compare(given: argparse.Namespace) -> None:
+    """Prints the table of all types, and below it what each got right.
+
+    Raises:
+        CotcliError: it is no checkpoint, or there is no such type.
+    """
     items = held_out(given.scenes, given.seed)
     table = Table("type", "MB", "KL, nats/token", "same top token", "right", "well-formed")
     base: list[LogProbs] | None = None

@@ -3,13 +3,15 @@
     python -m training.arms RUN --out DIR --seeds 3 --steps 800
 
 Knows the arms and their tally. RUN is the folder of a training run (`training.train --out`). Every arm sees through the
-frozen vision tower of its first phase, and learns a projector and a language side from nothing on the same scenes,
-questions and batches, for the same number of gradient steps:
+frozen vision tower of its first phase, and learns a projector and a language side from nothing, for the same number of
+gradient steps on equally large batches, which every trial draws for itself from the same scenes:
 
     staged     LLaVA-CoT's four tagged stages
     untagged   the same words as plain paragraphs, the last of which is the conclusion
     direct     the conclusion alone
     direct-2x  the same, by a model of at least twice the parameters
+
+Under them stands `blind`, a guess from the question alone.
 
 The tower is `vision.pt`'s, which has learned from dense labels alone, and not the finished checkpoint's: that one has
 gone on learning from staged answers, and would see best what those speak of. What it makes of the scenes is computed
@@ -37,6 +39,7 @@ from cotcli.shapes.questions import KINDS
 from cotcli.shapes.scenes import make_scene
 from training.arguments import between
 from training.batches import Batch, BatchOptions, cross_attention_mask, preprocess
+from training.blind import blind_answers, taught
 from training.files import aside, write_whole
 from training.greedy import greedy_answers
 from training.held_out import MAX_ITEMS, held_out, score
@@ -245,6 +248,14 @@ def table(results: list[dict[str, object]]) -> list[str]:
     return lines
 
 
+def blind_row(comparison: Comparison) -> str:
+    """The table's line of guesses that have read as many questions of the same scenes, and seen no picture."""
+    items = held_out(comparison.questions)
+    tally, _ = score(items, blind_answers(items, taught(comparison.scenes)))
+    kinds = [tally.right[kind] / max(1, tally.asked[kind]) for kind in KINDS]
+    return f"| blind | | | {' | '.join(f'{100 * share:.1f}' for share in (tally.accuracy, *kinds))} |"
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -277,6 +288,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ValueError as error:
         parser.error(str(error))
     look(given.out, tower, given.scenes)
+    blind = blind_row(comparison)
     trials = [Trial(arm, seed) for seed in range(given.seeds) for arm in ARMS if arm.name in given.arms]
     context = get_context("spawn")
     positions = context.SimpleQueue()
@@ -286,7 +298,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         results = []
         for result in pool.imap_unordered(partial(run, comparison=comparison), trials):
             results.append(result)
-            print("\n".join(table(results)), flush=True)
+            print("\n".join([*table(results), blind]), flush=True)
 
 
 if __name__ == "__main__":

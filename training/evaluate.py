@@ -29,12 +29,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("checkpoint", type=Path, nargs="?", help="a folder saved by training.train")
     parser.add_argument("--scenes", type=between(1, MAX_ITEMS), default=500)
     parser.add_argument("--seed", type=between(0, MAX_SET), default=0, help="which held-out set")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=between(1, 512), default=1)
     parser.add_argument("--write", type=Path, metavar="DIR", help="write pictures, questions and truth to DIR instead")
-    parser.add_argument("--show-wrong", type=int, default=0, metavar="N", help="print N of the wrong answers")
+    parser.add_argument(
+        "--show-wrong", type=between(0, MAX_ITEMS), default=0, metavar="N", help="print N of the wrong answers"
+    )
     given = parser.parse_args(arguments)
-    if given.write is None and given.checkpoint is None:
-        parser.error("give a CHECKPOINT, or --write DIR")
+    if (given.write is None) == (given.checkpoint is None):
+        parser.error("give either a CHECKPOINT, or --write DIR")
     items = held_out(given.scenes, given.seed)
     if given.write is not None:
         try:
@@ -51,7 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     torch.set_num_threads(given.threads)
     began = time.monotonic()
-    answers = transformers_answers(given.checkpoint, items)
+    try:
+        answers = transformers_answers(given.checkpoint, items)
+    except OSError as error:  # transformers', of several lines
+        parser.error(f"{given.checkpoint} is no checkpoint: {str(error).splitlines()[0]}")
     result, verdicts = score(items, answers)
     print("\n".join(result.lines()))
     print(f"{time.monotonic() - began:.1f} s")

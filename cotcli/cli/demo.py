@@ -28,13 +28,14 @@ MODEL = "demo"
 # `cotcli demo` alone is `cotcli demo --new SEED --kind KIND`.
 SEED = 55
 KIND: Kind = "subtract"
+_SEEDS = 2**32
 # A token has a byte at least, so that a question of so many and the longest answer fit the context.
 MAX_QUESTION = 2000
 
 
 def demo(
     new: Annotated[
-        int | None, typer.Option("--new", metavar="SEED", min=0, max=2**32 - 1, help="Draw another picture.")
+        int | None, typer.Option("--new", metavar="SEED", min=0, max=_SEEDS - 1, help="Draw another picture.")
     ] = None,
     kind: Annotated[
         Kind | None, typer.Option("--kind", help="The kind of question.  [default: the seed decides]")
@@ -154,7 +155,7 @@ class _Tour:
     def _next(self) -> str:
         if self._folder is not None:
             return f"cotcli ask QUESTION {shlex.quote(self._name)} --model {MODEL}"
-        return f"cotcli demo --new {self._drawn.seed + 1}, --kind KIND, --question TEXT or --save DIR"
+        return f"cotcli demo --new {(self._drawn.seed + 1) % _SEEDS}, --kind KIND, --question TEXT or --save DIR"
 
     def _note(self, text: str, word: str = "", style: str = "") -> None:
         """A quiet line; `word` comes first and stands out."""

@@ -147,20 +147,21 @@ _EXTREME = (
     "Name the {asks} of {the_object}.",
     "Which {asks} does {the_object} have?",
 )
-# Things outside the world. Training asks about the first list; the second is for held-out questions only.
+# Things outside the world, none of which is another word for what is in it, as "rectangle" is for a square. Training
+# asks about the first list; the second is for held-out questions only.
 STRANGERS = (
     *("dog", "cat", "horse", "bird", "duck", "cow", "goat", "elephant", "lion", "bear", "rabbit", "snake"),
     *("car", "van", "train", "bicycle", "boat", "plane", "truck", "road", "bridge", "ship", "wheel", "street"),
     *("king", "farmer", "doctor", "singer", "girl", "boy", "player", "face", "hand", "crowd", "nurse", "teacher"),
     *("tree", "flower", "house", "window", "door", "table", "chair", "lamp", "bottle", "cup", "plate", "book"),
     *("phone", "clock", "shirt", "hat", "shoe", "bag", "apple", "banana", "carrot", "cake", "mountain", "river"),
-    *("rectangle", "hexagon", "heart", "arrow", "oval", "moon", "cloud", "sun"),
+    *("spiral", "hexagon", "heart", "arrow", "cube", "moon", "cloud", "sun"),
     *(f"{colour} {shape}" for colour in ("black", "white", "grey", "brown") for shape in SHAPES),
 )
 UNSEEN_STRANGERS = (
     *("giraffe", "panda", "tractor", "ladder", "guitar", "sofa", "spoon", "castle", "pumpkin", "violin", "kite"),
     *("candle", "island", "robot", "pizza", "helmet", "pentagon", "crescent", "diamond"),
-    *("silver star", "golden circle", "beige square", "turquoise triangle"),
+    *("silver star", "beige circle", "beige square", "turquoise triangle"),
 )
 _OUTSIDE = (
     "What is the {} doing?",
