@@ -1,9 +1,10 @@
-"""What numbers an option takes: one check for every command of this package."""
+"""What numbers and folders an option takes: one check for every command of this package."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 
 
 def between(low: int, high: int) -> Callable[[str], int]:
@@ -19,3 +20,12 @@ def between(low: int, high: int) -> Callable[[str], int]:
         return number
 
     return parse
+
+
+def checkpoint(text: str) -> Path:
+    """An argparse type: the folder of a checkpoint with its tokenizer. transformers would look on the hub."""
+    folder = Path(text)
+    for name in ("config.json", "tokenizer.json"):
+        if not (folder / name).is_file():
+            raise argparse.ArgumentTypeError(f"{text!r} is no folder of a checkpoint: it has no {name}")
+    return folder

@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.arguments import between
+from training.arguments import between, checkpoint
 from training.held_out import MAX_ITEMS, MAX_SET, QUESTIONS, TRUTH, held_out, score, write_folder
 
 
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("checkpoint", type=Path, nargs="?", help="a folder saved by training.train")
+    parser.add_argument("checkpoint", type=checkpoint, nargs="?", help="a folder saved by training.train")
     parser.add_argument("--scenes", type=between(1, MAX_ITEMS), default=500)
     parser.add_argument("--seed", type=between(0, MAX_SET), default=0, help="which held-out set")
     parser.add_argument("--threads", type=between(1, 512), default=1)
@@ -53,10 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     torch.set_num_threads(given.threads)
     began = time.monotonic()
-    try:
-        answers = transformers_answers(given.checkpoint, items)
-    except OSError as error:  # transformers', of several lines
-        parser.error(f"{given.checkpoint} is no checkpoint: {str(error).splitlines()[0]}")
+    answers = transformers_answers(given.checkpoint, items)
     result, verdicts = score(items, answers)
     print("\n".join(result.lines()))
     print(f"{time.monotonic() - began:.1f} s")

@@ -322,6 +322,11 @@ def test_the_tour(kept: tuple[Path, Finished], columns: int, env: dict[str, str]
     )
 
 
+def test_after_the_last_picture_comes_the_first() -> None:
+    done = cotcli_on_terminal(*DEMO, "--new", 2**32 - 1, "--show", "conclusion", columns=120)
+    assert done.code == 0 and "next: cotcli demo --new 0, " in plain(done.out)
+
+
 def test_quiet_leaves_picture_question_and_answer() -> None:
     done = cotcli_on_terminal(*DEMO, "--show", "conclusion", "--quiet", columns=60, env=TRUECOLOR)
     text = plain(done.out)

@@ -32,6 +32,23 @@ def test_writing_needs_no_torch(tmp_path: Path) -> None:
     }
 
 
+def test_what_is_no_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def error(*arguments: str) -> str:
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 2
+        return capsys.readouterr().err.splitlines()[-1]
+
+    assert f"argument checkpoint: '{tmp_path}' is no folder of a checkpoint: it has no config.json" in error(
+        str(tmp_path)
+    )
+    (tmp_path / "config.json").write_text("{}")
+    assert "it has no tokenizer.json" in error(str(tmp_path))
+    (tmp_path / "tokenizer.json").write_text("{}")
+    assert error(str(tmp_path), "--write", str(tmp_path)) == error()
+    assert error().endswith("give either a CHECKPOINT, or --write DIR")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
