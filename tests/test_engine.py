@@ -348,6 +348,31 @@ def test_failing_hook_raises_its_error_and_rolls_back(engine: Engine, monkeypatc
     engine.drop(sequence)
 
 
+def test_a_hook_that_fails_in_a_graph_gone_on_with_rolls_back_too(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There the hook knows its nodes by their addresses, and looks at no others."""
+    sequence = start(engine, ROW)
+    engine.prefill(sequence, ROW.tokens[:50])
+    for token in ROW.tokens[50:54]:
+        engine.prefill(sequence, [token])
+    assert engine._hook._is_quick
+
+    def fail(*_: object) -> None:
+        raise MemoryError("no room for a graph")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ggml_backend.Backend, "compute", fail)
+        with pytest.raises(MemoryError, match="no room"):
+            engine.prefill(sequence, ROW.tokens[54:55])
+    assert sequence.length == 54
+    for token in ROW.tokens[54:69]:
+        engine.prefill(sequence, [token])
+    assert engine._hook._is_quick
+    assert relative_error(engine.logits(sequence), GOLDEN[f"{ROW.name}/logits"][17]) <= TOLERANCE
+    engine.drop(sequence)
+
+
 def test_hook_that_never_runs_is_noticed(engine: Engine) -> None:
     """As when another release of llama.cpp names its nodes differently: garbage must not pass for logits."""
     sequence = start(engine, ROW)
