@@ -32,6 +32,8 @@ from training.held_out import MAX_ITEMS, MAX_SET, Item, Score, held_out, score
 
 LogProbs = npt.NDArray[np.float64]
 
+_MAX_TOKENS = 512  # the world's longest answer has 305
+
 
 @dataclass(frozen=True)
 class Loss:
@@ -63,7 +65,7 @@ def measure(model: Reasoner, name: str, items: list[Item], base: list[LogProbs],
     divergence = np.concatenate([(np.exp(p) * (p - q)).sum(-1) for p, q in zip(base, ours, strict=True)])
     agreement = np.concatenate([p.argmax(-1) == q.argmax(-1) for p, q in zip(base, ours, strict=True)])
     answers = [
-        model.ask(draw(item.scene), item.question.text, temperature=0.0).raw
+        model.ask(draw(item.scene), item.question.text, temperature=0.0, max_tokens=_MAX_TOKENS).raw
         for item in track(items, description=name, console=Console(stderr=True), transient=True)
     ]
     return Loss(float(divergence.mean()), float(agreement.mean()), score(items, answers)[0])
@@ -86,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         compare(given)
     except CotcliError as error:
-        parser.error(" ".join([error.message, *([error.hint] if error.hint else [])]))
+        parser.error(". ".join([error.message, *([error.hint] if error.hint else [])]))
 
 
 def compare(given: argparse.Namespace) -> None:
@@ -115,7 +117,7 @@ def compare(given: argparse.Namespace) -> None:
                 f"{loss.score.well_formed / len(items):.1%}",
             )
             details += [f"\n{pair.quantization}", *loss.score.lines()]
-    Console().print(table)
+    Console(width=120).print(table)
     print("\n".join(details))
 
 

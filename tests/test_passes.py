@@ -26,6 +26,22 @@ def shared(sizes: PassSizes, *lengths: int) -> list[int]:
 
 
 @pytest.mark.parametrize(
+    ("machine", "cpu_k_quants", "repacked", "sizes"),
+    [
+        ("x86_64", True, False, PassSizes(128, 7)),
+        ("AMD64", True, True, PassSizes(128, 4, 16)),
+        ("x86_64", False, True, PassSizes(128, 128)),
+        ("aarch64", True, True, PassSizes(128, 128)),
+    ],
+)
+def test_sizes_are_those_of_x86_kernels_for_k_quants(
+    machine: str, cpu_k_quants: bool, repacked: bool, sizes: PassSizes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    assert PassSizes.of(128, cpu_k_quants=cpu_k_quants, repacked=repacked) == sizes
+
+
+@pytest.mark.parametrize(
     ("sizes", "at_once", "together"),
     [
         (PassSizes(128, 128), 100, 100),

@@ -53,7 +53,7 @@ def test_types_of_one_checkpoint_beside_each_other(tmp_path: Path, capsys: pytes
     [
         (["nowhere"], "nowhere"),
         (["nowhere", "--kl-scenes", "0"], "'0' is not a whole number from 1 to"),
-        (["nowhere", "--types", "q9"], "q9|nowhere"),
+        (["nowhere", "--types", "q9"], "unknown type 'q9'"),
     ],
     ids=str,
 )

@@ -22,10 +22,10 @@ def between(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
-def checkpoint(text: str) -> Path:
-    """An argparse type: the folder of a checkpoint with its tokenizer. transformers would look on the hub."""
+def checkpoint_folder(text: str) -> Path:
+    """An argparse type: a checkpoint with its tokenizer. Names of others transformers would look for on the hub."""
     folder = Path(text)
-    for name in ("config.json", "tokenizer.json"):
-        if not (folder / name).is_file():
+    for name in ("config.json", "tokenizer.json", "model*.safetensors"):
+        if not any(folder.glob(name)):
             raise argparse.ArgumentTypeError(f"{text!r} is no folder of a checkpoint: it has no {name}")
     return folder

@@ -15,8 +15,8 @@ Under them stands `blind`, a guess from the question alone.
 
 The tower is `vision.pt`'s, which has learned from dense labels alone, and not the finished checkpoint's: that one has
 gone on learning from staged answers, and would see best what those speak of. What it makes of the scenes is computed
-once. A stopped command goes on; finished arms are kept. Another tower, --steps, --scenes or --questions is another
-comparison, and is refused in the same folder.
+once. A stopped command goes on; finished arms are kept. Another tower, world, --steps, --scenes or --questions is
+another comparison, and is refused in the same folder.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ from training.settings import RUN, OtherRun, keep_settings, read_settings
 from training.train import Fit, Learner, Options, Phase, load
 
 _CHUNK = 64
+_WORLD_SCENES = 1000
+_BLIND_SCENES = 12_000
 _position = 0  # the line of this process's progress bars
 
 
@@ -153,12 +155,20 @@ def begin(comparison: Comparison, tower: dict[str, torch.Tensor]) -> None:
     settings = {
         "tower": fingerprint(tower),
         "vocabulary": hashlib.sha256(vocabulary.encode()).hexdigest(),
+        "world": world(comparison),
         "steps": comparison.steps,
         "scenes": comparison.scenes,
         "questions": comparison.questions,
     }
     keep_settings(out, settings)
     write_whole(out / "tokenizer.json", vocabulary)
+
+
+def world(comparison: Comparison) -> str:
+    """SHA-256 of what is asked, the truth and the reference answers, and of some of what is learned from."""
+    asked = [(item.question.text, item.question.truth, item.reference) for item in held_out(comparison.questions)]
+    learned = [question.text for question in taught(min(comparison.scenes, _WORLD_SCENES))]
+    return hashlib.sha256(json.dumps([asked, learned]).encode()).hexdigest()
 
 
 def look(out: Path, tower: dict[str, torch.Tensor], scenes: int) -> None:
@@ -204,7 +214,7 @@ def run(trial: Trial, comparison: Comparison) -> dict[str, object]:
         "steps": comparison.steps,
         "minutes": round(fit.elapsed / 60, 1),
         "accuracy": tally.accuracy,
-        "by_kind": {kind: tally.right[kind] / max(1, tally.asked[kind]) for kind in KINDS},
+        "by_kind": tally.by_kind,
     }
     write_whole(result_path, json.dumps(result, indent=1) + "\n")
     return result
@@ -248,12 +258,12 @@ def table(results: list[dict[str, object]]) -> list[str]:
     return lines
 
 
-def blind_row(comparison: Comparison) -> str:
-    """The table's line of guesses that have read as many questions of the same scenes, and seen no picture."""
-    items = held_out(comparison.questions)
-    tally, _ = score(items, blind_answers(items, taught(comparison.scenes)))
-    kinds = [tally.right[kind] / max(1, tally.asked[kind]) for kind in KINDS]
-    return f"| blind | | | {' | '.join(f'{100 * share:.1f}' for share in (tally.accuracy, *kinds))} |"
+def blind_row(questions: int, scenes: int = _BLIND_SCENES) -> str:
+    """The table's line of guesses that have read two questions about each of so many scenes, and seen no picture."""
+    items = held_out(questions)
+    tally, _ = score(items, blind_answers(items, taught(scenes)))
+    shares = (tally.accuracy, *tally.by_kind.values())
+    return f"| blind | | | {' | '.join(f'{100 * share:.1f}' for share in shares)} |"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -288,7 +298,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ValueError as error:
         parser.error(str(error))
     look(given.out, tower, given.scenes)
-    blind = blind_row(comparison)
+    blind = blind_row(given.questions)
     trials = [Trial(arm, seed) for seed in range(given.seeds) for arm in ARMS if arm.name in given.arms]
     context = get_context("spawn")
     positions = context.SimpleQueue()

@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 from transformers import MllamaForConditionalGeneration
 
 from cotcli.shapes.answers import join_stages, make_stages
-from training.arguments import between, checkpoint
+from training.arguments import between, checkpoint_folder
 from training.batches import cross_attention_mask, object_patches, preprocess
 from training.held_out import MAX_ITEMS, MAX_SET, Item, held_out
 from training.tokenizer import PromptEncoder
@@ -77,7 +77,7 @@ def looks(checkpoint: Path, items: list[Item]) -> dict[tuple[str, str], Look]:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=checkpoint)
+    parser.add_argument("checkpoint", type=checkpoint_folder)
     parser.add_argument("--scenes", type=between(1, MAX_ITEMS), default=200)
     parser.add_argument("--seed", type=between(0, MAX_SET), default=0, help="which held-out set")
     given = parser.parse_args()

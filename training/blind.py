@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
-from cotcli.shapes.questions import ATTRIBUTES, KINDS, LETTERS, NOT_HERE, RELATIONS, Question, make_questions
+from cotcli.shapes.questions import ATTRIBUTES, LETTERS, NOT_HERE, RELATIONS, Question, make_questions
 from cotcli.shapes.scenes import make_scene
 from training.held_out import Item
 
@@ -17,7 +17,7 @@ _Form = tuple[object, ...]
 
 
 def taught(scenes: int, each: int = 2) -> list[Question]:
-    """`each` questions about each of the first so many scenes of training."""
+    """`each` questions about each of so many scenes, the ones that the comparison's arms learn from."""
     return [question for seed in range(scenes) for question in make_questions(make_scene(seed), each, seed)]
 
 
@@ -25,8 +25,13 @@ def blind_answers(items: Sequence[Item], learned: Iterable[Question]) -> list[st
     """For each item the commonest truth of questions of its form; among options, the commonest of these."""
     seen: defaultdict[_Form, Counter[str]] = defaultdict(Counter)
     for question in learned:
-        seen[_form(question)][question.value] += 1
-    return [f"<CONCLUSION>{_guess(item.question, seen[_form(item.question)])}</CONCLUSION>" for item in items]
+        for form in _forms(question):
+            seen[form][question.value] += 1
+
+    def guess(question: Question) -> str:
+        return _guess(question, next((seen[form] for form in _forms(question) if form in seen), Counter()))
+
+    return [f"<CONCLUSION>{guess(item.question)}</CONCLUSION>" for item in items]
 
 
 def _guess(question: Question, seen: Counter[str]) -> str:
@@ -35,10 +40,11 @@ def _guess(question: Question, seen: Counter[str]) -> str:
     return seen.most_common(1)[0][0] if seen else NOT_HERE
 
 
-def _form(question: Question) -> _Form:
-    """What the words tell. Whether the objects named are there is not in them, so that `absent` is no form."""
+def _forms(question: Question) -> tuple[_Form, _Form]:
+    """What the words tell, all of it and its main part. Whether the objects named are there is not in them: to ask for
+    an attribute or a relation of what is absent has the form of asking for that of what is there."""
     named = tuple(tuple(getattr(found, word) is not None for word in ATTRIBUTES) for found in question.filters)
     kind = question.kind
     if kind == "absent" and question.filters:
         kind = "relation" if question.asks in RELATIONS else "attribute"
-    return (KINDS.index(kind), question.asks, question.place, named)
+    return (kind, question.asks, question.place, named), (kind, question.asks)

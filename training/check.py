@@ -24,7 +24,8 @@ from cotcli.shapes.answers import judge, matches
 from cotcli.shapes.check import FAULTS, check
 from cotcli.shapes.questions import KINDS, Question
 from cotcli.shapes.record import Truth, read_truth
-from training.held_out import TRUTH
+from training.arguments import between
+from training.held_out import MAX_ITEMS, TRUTH
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="a folder with pictures and truth.jsonl")
     parser.add_argument("answers", type=Path, metavar="ANSWERS.jsonl")
-    parser.add_argument("--show-wrong", type=int, default=0, metavar="N", help="say of N wrong answers what is wrong")
+    parser.add_argument(
+        "--show-wrong", type=between(0, MAX_ITEMS), default=0, metavar="N", help="say of N wrong answers what is wrong"
+    )
     given = parser.parse_args(arguments)
     try:
         judged, without = judge_all(read_folder(given.folder), given.answers)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.arguments import between, checkpoint
+from training.arguments import between, checkpoint_folder
 from training.held_out import MAX_ITEMS, MAX_SET, QUESTIONS, TRUTH, held_out, score, write_folder
 
 
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("checkpoint", type=checkpoint, nargs="?", help="a folder saved by training.train")
+    parser.add_argument("checkpoint", type=checkpoint_folder, nargs="?", help="a folder saved by training.train")
     parser.add_argument("--scenes", type=between(1, MAX_ITEMS), default=500)
     parser.add_argument("--seed", type=between(0, MAX_SET), default=0, help="which held-out set")
     parser.add_argument("--threads", type=between(1, 512), default=1)

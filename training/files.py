@@ -19,7 +19,7 @@ PART = ".part"
 def aside(path: Path) -> Iterator[Path]:
     """Where to write a file; at the block's end it gets its name, so that no reader meets half of it.
 
-    An error or a stop leaves what was there.
+    An error or a stop leaves what was there, and beside it `NAME.part`, which the next write takes over.
     """
     part = path.with_name(path.name + PART)
     yield part

@@ -54,6 +54,11 @@ class Score:
         """Share of right conclusions, 0 to 1."""
         return self.right.total() / max(1, self.asked.total())
 
+    @property
+    def by_kind(self) -> dict[str, float]:
+        """The same for each kind; 0 where none was asked."""
+        return {kind: self.right[kind] / max(1, self.asked[kind]) for kind in KINDS}
+
     def lines(self) -> list[str]:
         """The table that `training.evaluate` prints."""
         right, asked = self.right.total(), self.asked.total()

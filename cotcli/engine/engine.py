@@ -245,7 +245,11 @@ class Engine:
         return self._sequences.new(image)
 
     def fork(self, sequence: TokenSequence) -> TokenSequence:
-        """A sequence with the same tokens and image; it shares the image's memory, and copies that of the tokens."""
+        """A sequence with the same tokens and image; it shares the image's memory, and copies that of the tokens.
+
+        Raises:
+            ResourceError: ``max_sequences`` are in use.
+        """
         return self._sequences.copy(sequence)
 
     def drop(self, sequence: TokenSequence) -> None:

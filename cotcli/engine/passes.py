@@ -51,6 +51,7 @@ class PassSizes:
         """Those of a model.
 
         Args:
+            room: columns that fit into a batch.
             cpu_k_quants: whether the CPU multiplies with K-quants.
             repacked: whether these are in its own layout, ``EngineOptions.repack``.
         """

@@ -1,6 +1,7 @@
 """Sequences of tokens, and the part of the cache that each of them has.
 
-Knows places in libllama's cache and who has them, and that a sequence may have an image. Knows nothing of passes.
+Knows places in libllama's cache and who has them, and that a sequence may have an image. What goes into a pass is
+decided elsewhere.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class SequenceTable:
         return twin
 
     def remove(self, sequence: TokenSequence) -> ImageKV | None:
-        """Frees its place. Returns the image, whose hold is the caller's now."""
+        """Frees its place. Returns the image, whose hold is the caller's now: Ctrl-C should wait until it is let go."""
         self._used.remove(sequence)
         self._context.remove(sequence.id)
         heapq.heappush(self._free, sequence.id)

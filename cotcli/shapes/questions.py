@@ -160,7 +160,7 @@ STRANGERS = (
 )
 UNSEEN_STRANGERS = (
     *("giraffe", "panda", "tractor", "ladder", "guitar", "sofa", "spoon", "castle", "pumpkin", "violin", "kite"),
-    *("candle", "island", "robot", "pizza", "helmet", "pentagon", "crescent", "diamond"),
+    *("candle", "island", "robot", "pizza", "helmet", "pentagon", "crescent", "octagon"),
     *("silver star", "beige circle", "beige square", "turquoise triangle"),
 )
 _OUTSIDE = (

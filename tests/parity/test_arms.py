@@ -12,7 +12,7 @@ import torch
 from cotcli.shapes.answers import judge
 from cotcli.shapes.questions import KINDS
 from cotcli.shapes.scenes import make_scene
-from training.arms import Comparison, _concluded, begin, fingerprint, look, main, table, vision_tower
+from training.arms import Comparison, _concluded, begin, blind_row, fingerprint, look, main, table, vision_tower
 from training.batches import preprocess
 from training.held_out import held_out
 from training.settings import OtherRun
@@ -109,6 +109,22 @@ def test_only_the_last_paragraph_concludes() -> None:
     assert _concluded("2\n\n1. small red star\n\nThe total is 2.\n\n3", "untagged") == "<CONCLUSION>3</CONCLUSION>"
     assert _concluded("3", "direct") == "<CONCLUSION>3</CONCLUSION>"
     assert _concluded("<CONCLUSION>3", "staged") == "<CONCLUSION>3"
+
+
+def test_another_world_is_refused(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One word of what is asked."""
+    tower = vision_tower(source)
+    begin(a_comparison(source, tmp_path), tower)
+    monkeypatch.setattr("training.held_out.UNSEEN_STRANGERS", ("kangaroo",))
+    with pytest.raises(OtherRun, match="its world is"):
+        begin(a_comparison(source, tmp_path), tower)
+
+
+def test_the_blind_guess_is_a_line_of_the_table() -> None:
+    cells = [cell.strip() for cell in blind_row(40, scenes=60).strip("|").split("|")]
+    assert cells[:3] == ["blind", "", ""] and len(cells) == table([])[0].count("|") - 1
+    overall, *kinds = map(float, cells[3:])
+    assert overall == pytest.approx(sum(kinds) / len(KINDS), abs=0.1) and 20 < overall < 80  # five of each kind
 
 
 def test_the_table_gives_means_and_spread() -> None:

@@ -45,6 +45,8 @@ def test_what_is_no_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str
     (tmp_path / "config.json").write_text("{}")
     assert "it has no tokenizer.json" in error(str(tmp_path))
     (tmp_path / "tokenizer.json").write_text("{}")
+    assert "it has no model*.safetensors" in error(str(tmp_path))
+    (tmp_path / "model.safetensors").write_bytes(b"")
     assert error(str(tmp_path), "--write", str(tmp_path)) == error()
     assert error().endswith("give either a CHECKPOINT, or --write DIR")
 
